@@ -1,0 +1,1 @@
+//! The isthmus program: demo and more, thin over the other crates.

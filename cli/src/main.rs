@@ -1,0 +1,3 @@
+//! The `isthmus` program.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Turns Kubernetes objects into what sidecars need and writes route status.

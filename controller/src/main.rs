@@ -1,0 +1,3 @@
+//! The `isthmus-controller` program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `isthmus-init` program.
+
+fn main() {}

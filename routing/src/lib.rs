@@ -1,0 +1,3 @@
+//! What the Gateway API means: routes in, decisions out. No I/O, no clock, no randomness.
+
+pub mod model;

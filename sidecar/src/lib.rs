@@ -1,0 +1,1 @@
+//! The data plane: takes redirected connections, obeys routes, forwards to endpoints.

@@ -1,0 +1,3 @@
+//! The `isthmus-sidecar` program.
+
+fn main() {}
