@@ -1,13 +1,54 @@
 //! The wire between controller and sidecar: delta-xDS transport, our resources, conversion to and from the routing model.
 
+pub mod convert;
+pub mod type_url;
+
+use std::fmt::Write as _;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
 /// The delta-xDS transport, field numbers as published.
-#[allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, clippy::too_many_lines, unused_qualifications, reason = "generated; documented in the .proto file")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::clone_on_ref_ptr,
+    clippy::too_many_lines,
+    unused_qualifications,
+    reason = "generated; documented in the .proto file"
+)]
 pub mod xds {
     tonic::include_proto!("envoy.service.discovery.v3");
 }
 
 /// The resources a sidecar receives.
-#[allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, clippy::too_many_lines, unused_qualifications, reason = "generated; documented in the .proto file")]
+#[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; documented in the .proto file")]
 pub mod resources {
     tonic::include_proto!("isthmus.v1");
+}
+
+/// Bytes of the hash that a version keeps: short enough to read in a log, long enough never to collide.
+const VERSION_BYTES: usize = 16;
+
+/// The version of a resource: a hash of its encoded form, so that equal content has an equal version in every replica of a controller.
+pub fn version(resource: &impl Message) -> String {
+    let hash = Sha256::digest(resource.encode_to_vec());
+    hash.iter().take(VERSION_BYTES).fold(String::with_capacity(2 * VERSION_BYTES), |mut text, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_depends_on_the_content_alone() {
+        let vip = |port| resources::Vip { ip: vec![10, 0, 0, 1], frontend: Some(resources::ServicePort { port, ..Default::default() }) };
+        assert_eq!(version(&vip(80)), version(&vip(80)));
+        assert_ne!(version(&vip(80)), version(&vip(81)));
+        assert_eq!(version(&vip(80)).len(), 2 * VERSION_BYTES);
+    }
 }
