@@ -1,0 +1,50 @@
+//! The total order of matches "across all rules specified on applicable Routes" (HTTPRouteRule.matches).
+//!
+//! Invariant: no two matches of a frontend compare equal, so arrival order never decides.
+
+use std::cmp::Reverse;
+
+use crate::model::{PathMatch, Route, RouteMatch, Rule};
+
+/// Derived order = field order = the list in `HTTPRouteRule.matches`; the smaller goes first.
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Precedence {
+    path: PathRank,
+    method: Reverse<bool>,
+    headers: Reverse<usize>,
+    query: Reverse<usize>,
+    oldest: i64,
+    /// `{namespace}/{name}`, compared as one text.
+    route: String,
+    rule: u32,
+    /// Position in `matches`: one rule either way, but a prefix rewrite needs to know which prefix it was.
+    position: usize,
+}
+
+/// Exact before patterns before prefixes (patterns are implementation-specific), longer first.
+#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum PathRank {
+    Exact,
+    Regex(Reverse<usize>),
+    Prefix(Reverse<usize>),
+}
+
+impl Precedence {
+    pub(crate) fn of(route: &Route, rule: &Rule, position: usize, matched: &RouteMatch) -> Self {
+        let path = match &matched.path {
+            PathMatch::Exact(_) => PathRank::Exact,
+            PathMatch::Regex(pattern) => PathRank::Regex(Reverse(pattern.source().chars().count())),
+            PathMatch::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.chars().count())),
+        };
+        Self {
+            path,
+            method: Reverse(matched.method.is_some()),
+            headers: Reverse(matched.headers.len()),
+            query: Reverse(matched.query.len()),
+            oldest: route.created_s,
+            route: format!("{}/{}", route.namespace, route.name),
+            rule: rule.index,
+            position,
+        }
+    }
+}
