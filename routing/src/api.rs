@@ -10,10 +10,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-pub use self::core::{Endpoint, EndpointConditions, EndpointSlice, Namespace, Port, Service, ServiceImport, SlicePort};
+pub use self::core::{
+    Endpoint, EndpointConditions, EndpointSlice, Namespace, Port, Service, ServiceImport, SessionAffinityConfig, SlicePort,
+};
 pub use gateway::{
     BackendRef, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, NamedMatch, NamedValue, ParentRef,
-    ParentReference, PathModifier, PathValue, ReferenceGrant, RequestRedirect, UrlRewrite,
+    ParentReference, PathModifier, PathValue, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantTo, RequestRedirect, UrlRewrite,
 };
 
 /// The API group of Gateway API kinds.

@@ -1,11 +1,17 @@
 //! What the Gateway API means: routes in, decisions out. No I/O, no clock, no randomness.
 
 pub mod api;
+mod attach;
+mod endpoints;
 pub mod filter;
 pub mod manifest;
 pub mod matcher;
 pub mod model;
 pub mod parse;
 mod precedence;
+mod resolve;
+mod service;
 pub mod split;
+pub mod status;
 pub mod table;
+pub mod world;
