@@ -1,1 +1,12 @@
 //! Turns Kubernetes objects into what sidecars need and writes route status.
+//!
+//! Sources feed an [`index::Index`]; sidecars read views of it over delta xDS; the same objects always give the same bytes.
+
+pub mod admin;
+pub mod config;
+pub mod directory;
+pub mod index;
+pub mod registry;
+pub mod run;
+pub mod status;
+pub mod xds;

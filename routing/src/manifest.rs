@@ -14,11 +14,11 @@ pub struct Document {
 
 /// A text that is no YAML.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("line {line}: {message}")]
+#[error("{message}")]
 pub struct YamlError {
     /// From 1; 0 if the parser does not know.
     pub line: u64,
-    /// What the parser says.
+    /// What the parser says, its place included.
     pub message: String,
 }
 
@@ -27,10 +27,18 @@ pub struct YamlError {
 /// # Errors
 /// The text is no YAML; nothing of it is returned then, so that a half-written file never takes effect.
 pub fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
-    let values: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| YamlError { line: error.location().map_or(0, |location| location.line()), message: error.to_string() })?;
+    let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| YamlError {
+        line: error.location().map_or(0, |location| location.line()),
+        message: first_line(&error.to_string()),
+    })?;
     let items = values.into_iter().filter(|value| !value.is_null()).flat_map(expand);
     Ok(items.enumerate().map(|(index, value)| Document { index, value }).collect())
+}
+
+/// The parser goes on with an excerpt of the text, which a log line has no room for.
+fn first_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
 
 fn expand(mut value: Value) -> Vec<Value> {

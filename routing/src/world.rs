@@ -174,6 +174,13 @@ impl World {
         Some(Backend { id: id.clone(), protocol, affinity: service.affinity, addresses })
     }
 
+    /// The backends of every TCP port of a Service or ServiceImport that can be spoken to; empty: no such object.
+    #[must_use]
+    pub fn backends(&self, service: &ServiceRef) -> Vec<Backend> {
+        let ports = self.services.get(service).map(|object| object.ports.as_slice()).unwrap_or_default();
+        ports.iter().filter_map(|port| self.backend(&BackendId(ServicePort { service: service.clone(), port: port.number }))).collect()
+    }
+
     /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = ObjectKey> {
         self.routes.keys().map(|(namespace, name)| ObjectKey {

@@ -1,0 +1,138 @@
+//! What operators and tests ask: is it alive, is it ready, who is connected, has everyone got the newest state?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::index::Index;
+use crate::registry::Registry;
+
+/// `/await` waits this long if it is not told how long.
+const AWAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// And never longer than this.
+const AWAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What the source was when it was read last.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// Digest of its files; none: not read yet.
+    pub digest: Option<String>,
+    /// Objects in force.
+    pub objects: usize,
+    /// What could not be read.
+    pub problems: usize,
+}
+
+/// What the answers are made of.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The objects.
+    pub index: Arc<Index>,
+    /// The sidecars.
+    pub registry: Arc<Registry>,
+    /// The source.
+    pub loaded: Arc<Mutex<Loaded>>,
+}
+
+#[derive(Deserialize)]
+struct Awaited {
+    digest: Option<String>,
+    #[serde(default)]
+    sidecars: usize,
+    timeout_ms: Option<u64>,
+}
+
+/// The routes of the admin port.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/sidecars", get(sidecars))
+        .route("/await", get(settled))
+        .with_state(admin)
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.loaded.lock().digest.is_some() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the source has not been read yet\n")
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
+    let mut registry = prometheus_client::registry::Registry::with_prefix("isthmus_controller");
+    let loaded = admin.loaded.lock().clone();
+    let sidecars = admin.registry.sidecars();
+    let synced = sidecars.iter().filter(|sidecar| sidecar.progress.acknowledged).count();
+    let rejecting = sidecars.iter().filter(|sidecar| !sidecar.progress.rejected.is_empty()).count();
+    for (name, help, value) in [
+        ("objects", "Objects in force", loaded.objects),
+        ("source_problems", "Files and objects of the source that cannot be read", loaded.problems),
+        ("sidecars", "Connected sidecars", sidecars.len()),
+        ("sidecars_acknowledged", "Connected sidecars that acknowledged everything they were sent", synced),
+        ("sidecars_rejecting", "Connected sidecars that rejected a resource", rejecting),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        registry.register(name, help, gauge);
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(text)
+}
+
+async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
+    let list = admin.registry.sidecars().into_iter().map(|sidecar| {
+        json!({
+            "namespace": sidecar.node.namespace, "pod": sidecar.node.pod, "cluster": sidecar.node.cluster, "node": sidecar.node.node,
+            "connected_s": sidecar.since.elapsed().as_secs(), "progress": sidecar.progress,
+        })
+    });
+    Json(list.collect())
+}
+
+/// Answers as soon as the source has the digest and every sidecar obeys it; 504 with the reason if that takes too long.
+async fn settled(State(admin): State<Admin>, Query(awaited): Query<Awaited>) -> (StatusCode, Json<Value>) {
+    let timeout = awaited.timeout_ms.map_or(AWAIT_DEFAULT, Duration::from_millis).min(AWAIT_MAX);
+    let end = Instant::now() + timeout;
+    let mut changes = admin.registry.changes();
+    loop {
+        changes.borrow_and_update();
+        let Some(reason) = admin.unsettled(&awaited) else { return (StatusCode::OK, Json(json!({"settled": true}))) };
+        let woken = tokio::time::timeout_at(end.into(), changes.changed()).await;
+        if !matches!(woken, Ok(Ok(()))) {
+            return (StatusCode::GATEWAY_TIMEOUT, Json(json!({"settled": false, "reason": reason})));
+        }
+    }
+}
+
+impl Admin {
+    /// What is still to come.
+    fn unsettled(&self, awaited: &Awaited) -> Option<String> {
+        let loaded = self.loaded.lock().digest.clone();
+        match (&awaited.digest, &loaded) {
+            (_, None) => return Some("the source has not been read yet".to_owned()),
+            (Some(wanted), Some(loaded)) if wanted != loaded => return Some(format!("the source has digest {loaded}")),
+            (Some(_) | None, Some(_)) => {}
+        }
+        let sidecars = self.registry.sidecars();
+        if sidecars.len() < awaited.sidecars {
+            return Some(format!("{} sidecars are connected", sidecars.len()));
+        }
+        let behind = sidecars.iter().find(|sidecar| {
+            let newest = self.index.generation(&sidecar.node.namespace);
+            !sidecar.progress.acknowledged || newest != Some(sidecar.progress.generation)
+        });
+        behind.map(|sidecar| format!("{}/{} has not acknowledged yet", sidecar.node.namespace, sidecar.node.pod))
+    }
+}

@@ -1,0 +1,237 @@
+//! Writes route status as whole objects, one file a route: what a source that is no API server cannot take back.
+//!
+//! Invariant: entries and conditions of others stay as they are; `lastTransitionTime` moves only with the status (digest S-2 to S-4).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use routing::api::{ObjectKey, ObjectKind};
+use routing::status::{CONTROLLER_NAME, Condition, ParentStatus};
+use serde_json::{Map, Value, json};
+
+/// A directory of status files.
+#[derive(Clone, Debug)]
+pub struct StatusDirectory {
+    path: PathBuf,
+}
+
+/// Why a status is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The directory is part of the source, which would make the controller feed on what it writes.
+    #[error("status directory {status} is inside the source {source_root}")]
+    InsideSource {
+        /// The status directory.
+        status: PathBuf,
+        /// The source.
+        source_root: PathBuf,
+    },
+    /// A file or directory cannot be written.
+    #[error("{path}: {error}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// An object cannot be written as YAML.
+    #[error("{path}: {message}")]
+    Yaml {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+}
+
+impl StatusDirectory {
+    /// Creates the directory if it is missing.
+    ///
+    /// # Errors
+    /// It cannot be created, or it is inside the source.
+    pub fn open(path: &Path, source: &Path) -> Result<Self, StatusError> {
+        let io = |path: &Path, error| StatusError::Io { path: path.to_owned(), error };
+        let source = source.canonicalize().map_err(|error| io(source, error))?;
+        fs::create_dir_all(path).map_err(|error| io(path, error))?;
+        let path = path.canonicalize().map_err(|error| io(path, error))?;
+        if path.starts_with(&source) {
+            return Err(StatusError::InsideSource { status: path, source_root: source });
+        }
+        Ok(Self { path })
+    }
+
+    /// Writes a route's status if it differs from what is there.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, key: &ObjectKey, written: &Value, statuses: &[ParentStatus], now: Timestamp) -> Result<(), StatusError> {
+        let path = self.file(key);
+        let before: Option<Value> = fs::read_to_string(&path).ok().and_then(|text| serde_saphyr::from_str(&text).ok());
+        let object = with_status(written, before.as_ref(), statuses, now);
+        if before.as_ref() == Some(&object) {
+            return Ok(());
+        }
+        let text =
+            serde_saphyr::to_string(&object).map_err(|error| StatusError::Yaml { path: path.clone(), message: error.to_string() })?;
+        let replace = || -> io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(text.as_bytes())?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        replace().map_err(|error| StatusError::Io { path: path.clone(), error })
+    }
+
+    /// Removes the files of routes that are gone.
+    ///
+    /// # Errors
+    /// The directory cannot be read or a file not removed.
+    pub fn retain(&self, routes: &BTreeSet<ObjectKey>) -> Result<(), StatusError> {
+        let io = |error| StatusError::Io { path: self.path.clone(), error };
+        let kept: BTreeSet<PathBuf> = routes.iter().map(|key| self.file(key)).collect();
+        let prefix = format!("{}.", ObjectKind::HttpRoute.as_str());
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".yaml"));
+            if ours && !kept.contains(&entry.path()) {
+                fs::remove_file(entry.path()).map_err(io)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, key: &ObjectKey) -> PathBuf {
+        self.path.join(format!("{}.{}.{}.yaml", key.kind.as_str(), key.namespace, key.name))
+    }
+}
+
+fn parents(object: Option<&Value>) -> &[Value] {
+    object.and_then(|object| object.pointer("/status/parents")).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn is_ours(parent: &Value) -> bool {
+    parent.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER_NAME)
+}
+
+/// The object with the entries of others as the source has them and our own anew.
+fn with_status(written: &Value, before: Option<&Value>, statuses: &[ParentStatus], now: Timestamp) -> Value {
+    let mut entries: Vec<Value> = parents(Some(written)).iter().filter(|parent| !is_ours(parent)).cloned().collect();
+    for status in statuses {
+        let same = |parent: &&Value| is_ours(parent) && parent.get("parentRef") == Some(&status.parent_ref);
+        let earlier = parents(before).iter().find(same).or_else(|| parents(Some(written)).iter().find(same));
+        entries.push(entry(status, earlier, now));
+    }
+    let mut object = written.clone();
+    if let Some(object) = object.as_object_mut() {
+        let status = object.entry("status").or_insert_with(|| Value::Object(Map::new()));
+        if !status.is_object() {
+            *status = Value::Object(Map::new());
+        }
+        status["parents"] = Value::Array(entries);
+    }
+    object
+}
+
+fn entry(status: &ParentStatus, earlier: Option<&Value>, now: Timestamp) -> Value {
+    let earlier: &[Value] = earlier.and_then(|entry| entry.get("conditions")).and_then(Value::as_array).map_or(&[], Vec::as_slice);
+    let kind = |condition: &Value| condition.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let own = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
+    let foreign = earlier.iter().filter(|condition| !own.contains(&kind(condition).as_str())).cloned();
+    let ours = status.conditions.iter().map(|condition| {
+        let before = earlier.iter().find(|earlier| kind(earlier) == condition.kind);
+        condition_value(condition, before, now)
+    });
+    let conditions: Vec<Value> = ours.chain(foreign).collect();
+    json!({"parentRef": status.parent_ref, "controllerName": CONTROLLER_NAME, "conditions": conditions})
+}
+
+fn condition_value(condition: &Condition, before: Option<&Value>, now: Timestamp) -> Value {
+    let status = if condition.status { "True" } else { "False" };
+    let unchanged = before.filter(|before| before.get("status").and_then(Value::as_str) == Some(status));
+    let since = unchanged.and_then(|before| before.get("lastTransitionTime")).and_then(Value::as_str).map(str::to_owned);
+    // Kubernetes writes whole seconds.
+    let since = since.unwrap_or_else(|| now.round(jiff::Unit::Second).unwrap_or(now).to_string());
+    json!({
+        "type": condition.kind,
+        "status": status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "observedGeneration": condition.observed_generation,
+        "lastTransitionTime": since,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey { kind: ObjectKind::HttpRoute, namespace: "shop".to_owned(), name: "store".to_owned() }
+    }
+
+    fn status(accepted: bool) -> Vec<ParentStatus> {
+        let condition =
+            Condition { kind: "Accepted", status: accepted, reason: "Accepted", message: String::new(), observed_generation: 1 };
+        vec![ParentStatus { parent_ref: json!({"name": "store"}), conditions: vec![condition] }]
+    }
+
+    fn read(root: &Path) -> Value {
+        let text = fs::read_to_string(root.join("HTTPRoute.shop.store.yaml")).expect("written");
+        serde_saphyr::from_str(&text).expect("YAML")
+    }
+
+    #[test]
+    fn entries_of_others_stay_and_ours_are_replaced() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        let other = json!({"controllerName": "example.org/gateway", "parentRef": {"name": "g"}, "conditions": []});
+        let stale = json!({"controllerName": CONTROLLER_NAME, "parentRef": {"name": "gone"}, "conditions": []});
+        let route = json!({"kind": "HTTPRoute", "spec": {"rules": []}, "status": {"parents": [other, stale]}});
+        directory.write(&key(), &route, &status(true), Timestamp::UNIX_EPOCH).expect("written");
+        let written = read(root.path());
+        assert_eq!(written["spec"], json!({"rules": []}), "the whole object");
+        assert_eq!(written["status"]["parents"][0], other);
+        assert_eq!(written["status"]["parents"][1]["parentRef"], json!({"name": "store"}));
+        assert_eq!(written["status"]["parents"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_with_the_status() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let since = || read(root.path())["status"]["parents"][0]["conditions"][0]["lastTransitionTime"].clone();
+        let route = json!({"kind": "HTTPRoute"});
+        directory.write(&key(), &route, &status(true), at(1)).expect("written");
+        directory.write(&key(), &route, &status(true), at(2)).expect("written");
+        assert_eq!(since(), "1970-01-01T00:00:01Z");
+        directory.write(&key(), &route, &status(false), at(3)).expect("written");
+        assert_eq!(since(), "1970-01-01T00:00:03Z");
+    }
+
+    #[test]
+    fn a_route_that_is_gone_has_no_file() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        directory.write(&key(), &json!({"kind": "HTTPRoute"}), &status(true), Timestamp::UNIX_EPOCH).expect("written");
+        fs::write(root.path().join("notes.txt"), "mine").expect("written");
+        directory.retain(&BTreeSet::new()).expect("retained");
+        let left: Vec<_> = fs::read_dir(root.path()).expect("read").map(|entry| entry.expect("an entry").file_name()).collect();
+        assert_eq!(left, ["notes.txt"]);
+    }
+
+    #[test]
+    fn a_directory_inside_the_source_is_refused() {
+        let source = tempfile::tempdir().expect("a directory");
+        for path in [source.path().to_owned(), source.path().join("status")] {
+            let error = StatusDirectory::open(&path, source.path()).expect_err("refused");
+            assert!(error.to_string().contains("is inside the source"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a stream is told, in which order, and what it is not told again.
+
+use std::sync::Arc;
+
+use proto::xds::Resource;
+
+use super::*;
+
+fn resources(items: &[(&str, &str)]) -> Arc<Resources> {
+    let resource = |(name, version): &(&str, &str)| {
+        let resource = Resource { name: (*name).to_owned(), version: (*version).to_owned(), resource: None };
+        ((*name).to_owned(), Arc::new(resource))
+    };
+    Arc::new(items.iter().map(resource).collect())
+}
+
+fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &str)]) -> View {
+    View { generation: 1, vips: resources(vips), frontends: resources(frontends), backends: resources(backends) }
+}
+
+fn ask(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {
+    let names = names.iter().map(ToString::to_string).collect();
+    DeltaDiscoveryRequest { type_url: type_url.to_owned(), resource_names_subscribe: names, ..Default::default() }
+}
+
+fn asked(requests: Vec<DeltaDiscoveryRequest>) -> Session {
+    let mut session = Session::default();
+    for request in requests {
+        session.request(request).expect("taken");
+    }
+    session
+}
+
+/// `vip +a -b` for each response.
+fn said(session: &mut Session, view: &View) -> Vec<String> {
+    let short = |response: DeltaDiscoveryResponse| {
+        let mut text = response.type_url.rsplit('.').next().unwrap_or_default().to_lowercase();
+        for resource in response.resources {
+            text += &format!(" +{}", resource.name);
+        }
+        for name in response.removed_resources {
+            text += &format!(" -{name}");
+        }
+        text
+    };
+    session.responses(view).into_iter().map(short).collect()
+}
+
+#[test]
+fn what_is_new_goes_out_from_backend_to_vip_and_what_is_gone_in_reverse() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::FRONTEND, &["f"]), ask(type_url::BACKEND, &["b"])]);
+    let full = view(&[("v", "1")], &[("f", "1")], &[("b", "1"), ("other", "1")]);
+    assert_eq!(said(&mut session, &full), ["backend +b", "frontend +f", "vip +v"]);
+    assert_eq!(said(&mut session, &full), Vec::<String>::new());
+    assert_eq!(said(&mut session, &view(&[], &[], &[])), ["vip -v", "frontend -f", "backend -b"]);
+}
+
+#[test]
+fn only_a_new_version_is_sent_again() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["a", "b"])]);
+    said(&mut session, &view(&[], &[], &[("a", "1"), ("b", "1")]));
+    assert_eq!(said(&mut session, &view(&[], &[], &[("a", "1"), ("b", "2")])), ["backend +b"]);
+}
+
+#[test]
+fn a_name_that_does_not_exist_is_said_to_be_gone_once_and_again_when_asked_again() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::FRONTEND, &["f"])]);
+    assert_eq!(said(&mut session, &view(&[], &[], &[])), ["vip", "frontend -f"]);
+    assert_eq!(said(&mut session, &view(&[], &[], &[])), Vec::<String>::new());
+    session
+        .request(DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["f".to_owned()], ..ask(type_url::FRONTEND, &[]) })
+        .expect("taken");
+    session.request(ask(type_url::FRONTEND, &["f"])).expect("taken");
+    assert_eq!(said(&mut session, &view(&[], &[], &[])), ["frontend -f"]);
+    assert_eq!(said(&mut session, &view(&[], &[("f", "1")], &[])), ["frontend +f"]);
+}
+
+#[test]
+fn what_is_unsubscribed_is_not_sent() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["b"])]);
+    said(&mut session, &view(&[], &[], &[("b", "1")]));
+    session
+        .request(DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["b".to_owned()], ..ask(type_url::BACKEND, &[]) })
+        .expect("taken");
+    assert_eq!(said(&mut session, &view(&[], &[], &[("b", "2")])), Vec::<String>::new());
+}
+
+#[test]
+fn after_a_reconnect_only_differences_travel() {
+    let held = |names: &[(&str, &str)]| names.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect();
+    let vips = DeltaDiscoveryRequest { initial_resource_versions: held(&[("v", "1"), ("gone", "1")]), ..ask(type_url::VIP, &[]) };
+    let backends =
+        DeltaDiscoveryRequest { initial_resource_versions: held(&[("a", "1"), ("b", "1")]), ..ask(type_url::BACKEND, &["a", "b"]) };
+    let mut session = asked(vec![vips, backends]);
+    assert_eq!(said(&mut session, &view(&[("v", "1")], &[], &[("a", "1"), ("b", "2")])), ["backend +b", "vip", "vip -gone"]);
+}
+
+#[test]
+fn progress_waits_for_every_answer_and_keeps_what_was_rejected() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["b"])]);
+    let nonces: Vec<String> =
+        session.responses(&view(&[("v", "1")], &[], &[("b", "1")])).into_iter().map(|response| response.nonce).collect();
+    assert!(!session.progress().acknowledged);
+    let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
+    session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
+    assert!(!session.progress().acknowledged);
+    let error = proto::xds::Status { code: 3, message: "b: id: is missing".to_owned() };
+    session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::BACKEND, &nonces[0]) }).expect("taken");
+    assert!(session.progress().acknowledged);
+    assert_eq!(session.progress().rejected.get("backend").map(String::as_str), Some("b: id: is missing"));
+}
+
+#[test]
+fn an_unknown_type_or_nonce_ends_the_stream() {
+    let mut session = Session::default();
+    assert!(session.request(ask("type.googleapis.com/example.Thing", &[])).is_err());
+    let answer = DeltaDiscoveryRequest { response_nonce: "7".to_owned(), ..ask(type_url::VIP, &[]) };
+    assert!(session.request(answer).is_err());
+}
