@@ -1,1 +1,8 @@
 //! Interception of a pod's connections to VIPs: one nf_tables transaction over netlink.
+//!
+//! Nothing here needs a program besides itself, any uid but for CAP_NET_ADMIN, or a file that can be written. Whatever is changed is
+//! changed whole or not at all, and connections that are open stay open.
+
+mod netlink;
+pub mod nft;
+pub mod services;
