@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
 };
 
 const HEADER_LEN: usize = 16;
@@ -142,8 +142,6 @@ pub(crate) struct Message {
     pub(crate) kind: u16,
     /// The sequence number of the request it belongs to.
     pub(crate) sequence: u32,
-    /// The port of the socket that caused it (multicast) or that it answers.
-    pub(crate) port: u32,
     /// What follows netlink's own header.
     pub(crate) body: Vec<u8>,
 }
@@ -177,11 +175,6 @@ impl Socket {
             setsockopt(&fd, sockopt::SndBuf, &SEND_BYTES_MAX)?;
         }
         Ok(Self { fd })
-    }
-
-    /// The socket's own port, as it stands in notifications of what it changed.
-    pub(crate) fn port(&self) -> io::Result<u32> {
-        Ok(getsockname::<NetlinkAddr>(self.fd.as_raw_fd())?.pid())
     }
 
     /// Sends messages as one datagram.
@@ -235,15 +228,10 @@ impl AsFd for Socket {
 fn split(mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() {
-        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, p0, p1, p2, p3] = *header;
+        let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;
         let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
         let Some(body) = bytes.get(HEADER_LEN..length) else { break };
-        messages.push(Message {
-            kind: u16::from_ne_bytes([k0, k1]),
-            sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
-            port: u32::from_ne_bytes([p0, p1, p2, p3]),
-            body: body.to_vec(),
-        });
+        messages.push(Message { kind: u16::from_ne_bytes([k0, k1]), sequence: u32::from_ne_bytes([s0, s1, s2, s3]), body: body.to_vec() });
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     messages

@@ -1,1 +1,22 @@
-//! The data plane: takes redirected connections, obeys routes, forwards to endpoints.
+//! The data plane of a pod: takes redirected connections, obeys routes, forwards to endpoints in whichever cluster they are.
+//!
+//! Invariant: no code on the data path waits for a config writer, and every request sees one snapshot.
+
+mod admin;
+mod balance;
+pub mod config;
+mod connect;
+mod connection;
+mod control;
+mod detect;
+mod drain;
+mod http;
+mod interception;
+mod listener;
+mod passthrough;
+mod pool;
+mod reason;
+pub mod run;
+mod snapshot;
+mod telemetry;
+mod worker;

@@ -1,0 +1,196 @@
+//! Keeps what is intercepted equal to what the sidecar says, for as long as the pod lives.
+//!
+//! Invariants: a sidecar that restarts finds what its predecessor had; without a sidecar connections are refused (`closed`), or take the
+//! platform's way once the elements' time is over (`open`); what somebody else deletes is reported and put back.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::SockProtocol;
+use tracing::{error, info, warn};
+
+use crate::netlink::Socket;
+use crate::plan::{Existing, Installed, Lifetime, Plan, TABLE, reset_existing};
+use crate::socket::{Peer, Wanted};
+
+/// In `open` mode elements vanish this long after the sidecar did.
+pub const OPEN_AFTER: Duration = Duration::from_secs(2);
+/// And are renewed this often until then.
+const RENEW_EVERY: Duration = Duration::from_millis(500);
+/// The multicast group of nf_tables: one more than its bit.
+const GROUP_NFTABLES: u32 = 1 << 6;
+
+/// Watches until SIGTERM or SIGINT. What is in force stays: the pod ends after this.
+///
+/// # Errors
+/// The socket cannot be opened, or the first table cannot be installed.
+pub fn watch(path: &Path, mut plan: Plan, existing: Existing) -> anyhow::Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().context("signals")?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signals")?;
+    let listener = listen(path)?;
+    let changes = Socket::open(SockProtocol::NetlinkNetFilter, GROUP_NFTABLES).context("netlink notifications")?;
+    plan.vips = Installed::read().context("what is installed")?.vips;
+    plan.install().commit().context("install")?;
+    changes.drain().context("netlink notifications")?;
+    info!(socket = %path.display(), vips = plan.vips.len(), "watches");
+    let mut watch = Watch { plan, existing, peer: None, renewed: Instant::now() };
+    loop {
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(changes.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(watch.peer.as_ref().map(|peer| PollFd::new(peer.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, watch.timeout()) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno).context("poll"),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        if ready[0] {
+            info!("ends; what is intercepted stays");
+            return Ok(());
+        }
+        if ready[2] {
+            watch.somebody_changed(&changes);
+        }
+        if ready.get(3) == Some(&true) {
+            watch.hear();
+        }
+        if ready[1] {
+            watch.accept(&listener);
+        }
+        watch.renew();
+    }
+}
+
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    let name = path.display();
+    // Left behind by a predecessor that is gone; a live one in the same pod would be a mistake of the manifest.
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("--socket {name}")),
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("--socket {name}"))?;
+    // The directory is what protects it: only this container and the sidecar's mount it, and their uids differ.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).with_context(|| format!("--socket {name}"))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+struct Watch {
+    plan: Plan,
+    existing: Existing,
+    peer: Option<Peer>,
+    renewed: Instant,
+}
+
+impl Watch {
+    fn timeout(&self) -> PollTimeout {
+        match (self.plan.lifetime, &self.peer) {
+            (Lifetime::Renewed(_), Some(_)) => {
+                let left = RENEW_EVERY.saturating_sub(self.renewed.elapsed());
+                u16::try_from(left.as_millis() + 1).map_or(PollTimeout::MAX, PollTimeout::from)
+            }
+            (Lifetime::Unlimited, _) | (_, None) => PollTimeout::NONE,
+        }
+    }
+
+    /// The newest connection is the sidecar's; an older one is that of its predecessor.
+    fn accept(&mut self, listener: &UnixListener) {
+        match listener.accept().and_then(|(stream, _)| Peer::new(stream)) {
+            Ok(peer) => {
+                info!("sidecar connected");
+                self.peer = Some(peer);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => warn!(%error, "accept"),
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some(peer) = &mut self.peer else { return };
+        match peer.read() {
+            Ok(Some(wanted)) => self.obey(wanted),
+            Ok(None) => {}
+            Err(error) => {
+                match self.plan.lifetime {
+                    Lifetime::Unlimited => warn!(%error, "sidecar gone; its connections are refused until it is back"),
+                    Lifetime::Renewed(_) => warn!(%error, "sidecar gone; connections take the platform's way from now on"),
+                }
+                self.peer = None;
+            }
+        }
+    }
+
+    fn obey(&mut self, wanted: Wanted) {
+        let version = wanted.version;
+        let result = self.change(wanted).map_err(|error| format!("{error:#}"));
+        if let Err(error) = &result {
+            error!(error, version, "refused");
+        }
+        let result = result.as_ref().copied().map_err(String::as_str);
+        if let Some(peer) = &mut self.peer
+            && let Err(error) = peer.answer(version, result)
+        {
+            warn!(%error, "sidecar gone");
+            self.peer = None;
+        }
+    }
+
+    fn change(&mut self, wanted: Wanted) -> anyhow::Result<()> {
+        let before = Installed { vips: self.plan.vips.clone(), ..Default::default() };
+        let plan = Plan { vips: wanted.vips, ..self.plan.clone() };
+        plan.replace_vips().commit()?;
+        self.plan = plan;
+        self.renewed = Instant::now();
+        info!(version = wanted.version, vips = self.plan.vips.len(), "intercepts");
+        for address in self.plan.unroutable() {
+            warn!(%address, "the pod has no route there: clients get \"network unreachable\" before interception is asked");
+        }
+        if self.existing == Existing::Reset {
+            let ended = reset_existing(&self.plan, &before).context("connections from before")?;
+            if ended > 0 {
+                info!(ended, "connections from before, so that clients reconnect and obey");
+            }
+        }
+        Ok(())
+    }
+
+    fn renew(&mut self) {
+        let is_due = matches!(self.plan.lifetime, Lifetime::Renewed(_)) && self.peer.is_some() && self.renewed.elapsed() >= RENEW_EVERY;
+        if is_due {
+            if let Err(error) = self.plan.replace_vips().commit() {
+                error!(%error, "renew");
+            }
+            self.renewed = Instant::now();
+        }
+    }
+
+    /// `nft flush ruleset` by somebody, for example.
+    fn somebody_changed(&mut self, changes: &Socket) {
+        if let Err(error) = changes.drain() {
+            warn!(%error, "netlink notifications");
+        }
+        let is_there = Installed::read().map(|installed| !installed.rules.is_empty());
+        match is_there {
+            Ok(true) => {}
+            Ok(false) => {
+                error!(table = TABLE, "somebody deleted the table: connections passed their routes by since then; it is put back");
+                if let Err(error) = self.plan.install().commit() {
+                    error!(%error, "put back");
+                }
+            }
+            Err(error) => error!(%error, "what is installed"),
+        }
+    }
+}

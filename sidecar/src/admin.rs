@@ -1,0 +1,95 @@
+//! What operators ask: is it alive, is it ready, what has it done, what is in force?
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use routing::model::Addresses;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::snapshot::{LiveBackend, LiveFrontend};
+use crate::worker::Shared;
+
+/// What the answers are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// The data path.
+    pub(crate) shared: Arc<Shared>,
+    /// Whether the first state is in force.
+    pub(crate) ready: watch::Receiver<bool>,
+}
+
+/// For a kubelet and Prometheus: tells nothing about routes.
+pub(crate) fn health(admin: Admin) -> Router {
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(admin)
+}
+
+/// For the pod itself.
+pub(crate) fn router(admin: Admin) -> Router {
+    Router::new().route("/config", get(config)).with_state(admin.clone()).merge(health(admin))
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if *admin.ready.borrow() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the first state is not in force yet\n")
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
+    admin.shared.telemetry.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// The live snapshot, and the connections that pass it by because they are older than their routes.
+async fn config(State(admin): State<Admin>) -> Json<Value> {
+    let snapshot = admin.shared.live.load_full();
+    let mut vips: Vec<_> = snapshot.vips.iter().map(|(address, id)| json!({"address": address, "frontend": id.to_string()})).collect();
+    vips.sort_by_key(|vip| vip["address"].to_string());
+    let mut frontends: Vec<_> = snapshot.frontends.values().map(|live| frontend(live)).collect();
+    frontends.sort_by_key(|frontend| frontend["name"].to_string());
+    let older = admin.shared.pass_throughs.list(|destination| snapshot.vips.contains_key(&destination));
+    Json(json!({
+        "ready": *admin.ready.borrow(),
+        "vips": vips,
+        "frontends": frontends,
+        "pass_through_older_than_routes": older,
+    }))
+}
+
+fn frontend(live: &LiveFrontend) -> Value {
+    let routes = live.table.frontend().routes.iter().zip(&live.rules).map(|(route, rules)| {
+        let rules = route.rules.iter().zip(rules).map(|(rule, live)| {
+            let backends = rule.backends.iter().zip(&live.backends).map(|(weighted, backend)| match (&weighted.target, backend) {
+                (routing::model::BackendTarget::Invalid(fault), _) => {
+                    json!({"weight": weighted.weight, "invalid": fault.message, "reason": format!("{:?}", fault.reason)})
+                }
+                (routing::model::BackendTarget::Backend(id), None) => json!({"weight": weighted.weight, "name": id.to_string()}),
+                (routing::model::BackendTarget::Backend(_), Some(live)) => backend_json(weighted.weight, live),
+            });
+            json!({
+                "rule": &*live.rule,
+                "matches": rule.matches.iter().map(|matched| format!("{matched:?}")).collect::<Vec<_>>(),
+                "filters": rule.filters.iter().map(|filter| format!("{filter:?}")).collect::<Vec<_>>(),
+                "backends": backends.collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "namespace": route.namespace, "name": route.name, "generation": route.generation, "rules": rules.collect::<Vec<_>>(),
+        })
+    });
+    json!({"name": &*live.name, "version": live.version, "routes": routes.collect::<Vec<_>>()})
+}
+
+fn backend_json(weight: u32, live: &LiveBackend) -> Value {
+    let kind = match live.model.addresses {
+        Addresses::Endpoints(_) => "endpoints",
+        Addresses::Vips(_) => "vips",
+    };
+    let addresses = live.v4.iter().chain(&live.v6);
+    let addresses: Vec<_> = addresses.map(|endpoint| json!({"address": endpoint.address, "cluster": &*endpoint.cluster})).collect();
+    json!({"weight": weight, "name": &*live.name, "protocol": format!("{:?}", live.model.protocol), kind: addresses})
+}

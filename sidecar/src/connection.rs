@@ -1,0 +1,86 @@
+//! The walk of a connection: guard against loops, then HTTP where routes are in force, else pass-through.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tracing::{debug, warn};
+
+use crate::http;
+use crate::listener::Accepted;
+use crate::passthrough;
+use crate::telemetry::ConnectionKind;
+use crate::worker::Worker;
+use std::net::SocketAddr;
+
+/// A connection to a frontend whose routes are not here yet waits for them this long.
+const FRONTEND_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<()> {
+    let Accepted { stream, destination, peer, permit } = accepted;
+    let _permit = permit;
+    let stream = TcpStream::from_std(stream)?;
+    if stream.local_addr()? == destination || worker.shared.connector.is_own(peer) {
+        warn!(%destination, %peer, "refused: the connection leads back to the sidecar");
+        worker.shared.telemetry.connection(ConnectionKind::Refused);
+        passthrough::reset(&stream);
+        return Ok(());
+    }
+    let Some(frontend) = worker.dialled(destination) else {
+        pass_through(stream, destination, peer, &worker).await;
+        return Ok(());
+    };
+    if worker.frontend(&frontend).is_none() {
+        // A full queue means that others wait already; the next connection asks again.
+        let _ = worker.shared.demand.try_send(frontend.clone());
+        let mut published = worker.shared.published.clone();
+        let arrived = async { while worker.frontend(&frontend).is_none() && published.changed().await.is_ok() {} };
+        // Without its routes each request is told so.
+        let _ = tokio::time::timeout(FRONTEND_WAIT_MAX, arrived).await;
+    }
+    http::serve(stream, frontend, destination, worker).await;
+    Ok(())
+}
+
+async fn pass_through(mut client: TcpStream, destination: SocketAddr, peer: SocketAddr, worker: &Rc<Worker>) {
+    let shared = Arc::clone(&worker.shared);
+    let _open = shared.telemetry.connection(ConnectionKind::PassThrough);
+    let _listed = shared.pass_throughs.add(destination, peer);
+    let (mut server, _place) = match shared.connector.connect(destination).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            debug!(%destination, %error, "pass-through");
+            // What a refused connection looks like without a mesh, as near as it can be had after the handshake.
+            passthrough::reset(&client);
+            return;
+        }
+    };
+    let copied = tokio::select! {
+        copied = passthrough::copy(&mut client, &mut server) => copied,
+        () = outlived(destination, worker) => {
+            debug!(%destination, %peer, "ended: routes are in force now");
+            Ok(0)
+        }
+    };
+    match copied {
+        Ok(bytes) => shared.telemetry.pass_through(bytes),
+        Err(error) => debug!(%destination, %error, "pass-through"),
+    }
+}
+
+/// Ends when routes have come into force on a destination and the connection's share of the drain is over; never, unless asked for.
+async fn outlived(destination: SocketAddr, worker: &Worker) {
+    let Some(drain) = worker.shared.limits.passthrough_drain else { return std::future::pending().await };
+    let mut published = worker.shared.published.clone();
+    while worker.dialled(destination).is_none() {
+        if published.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+    // Spread over the whole time, so that clients do not all reconnect at once.
+    let share = u32::try_from(worker.random() % 1000).unwrap_or_default();
+    tokio::time::sleep(drain * share / 1000).await;
+}

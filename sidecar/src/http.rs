@@ -1,0 +1,145 @@
+//! HTTP/1.1 and HTTP/2 from the pod's own client, where HTTP routes are in force.
+
+pub(crate) mod body;
+mod forward;
+mod head;
+mod meter;
+mod send;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use routing::model::FrontendId;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::detect::{Rewound, Spoken, detect};
+use crate::telemetry::ConnectionKind;
+use crate::worker::Worker;
+use meter::{Meter, Metered};
+
+/// Largest head of a request.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Fields in a head.
+const HEADERS_MAX: usize = 128;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Runs hyper's tasks on the worker's own thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalExec;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// A client's connection, pinned to what it dialled: a VIP that is reused by another frontend never re-routes it.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// What was dialled.
+    pub(crate) frontend: FrontendId,
+    /// The same, as a label.
+    pub(crate) name: Arc<str>,
+    /// The address that was dialled.
+    pub(crate) destination: SocketAddr,
+    /// Who serves it.
+    pub(crate) worker: Rc<Worker>,
+    /// What it is doing.
+    pub(crate) meter: Arc<Meter>,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: SocketAddr, worker: Rc<Worker>) {
+    let limits = worker.shared.limits;
+    let meter = Arc::new(Meter::default());
+    let metered = Metered::new(stream, Arc::clone(&meter));
+    let detected = tokio::select! {
+        detected = detect(metered) => detected,
+        () = meter.expires(limits) => return,
+        () = worker.shared.farewell.cancelled() => return,
+    };
+    let (spoken, stream) = match detected {
+        Ok(detected) => detected,
+        Err(error) => return debug!(%destination, %error, "client"),
+    };
+    let kind = match spoken {
+        Spoken::Http1 => ConnectionKind::Http1,
+        Spoken::Http2 => ConnectionKind::Http2,
+        // The routes have replaced the default, so these bytes go nowhere (digest D-23).
+        Spoken::Other => ConnectionKind::Refused,
+        Spoken::Nothing => return,
+    };
+    let _open = worker.shared.telemetry.connection(kind);
+    if kind == ConnectionKind::Refused {
+        debug!(%destination, "refused: no HTTP, and the routes are HTTP routes");
+        return;
+    }
+    let name = frontend.to_string().into();
+    let connection = Rc::new(Connection { frontend, name, destination, worker, meter });
+    let served =
+        if kind == ConnectionKind::Http2 { serve_http2(stream, &connection).await } else { serve_http1(stream, &connection).await };
+    if let Err(error) = served {
+        debug!(%destination, %error, "client");
+    }
+}
+
+async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        let connection = Rc::clone(connection);
+        async move { Ok::<_, Infallible>(forward::answer(request, connection).await) }
+    });
+    let mut builder = http1::Builder::new();
+    // A Date is the backend's to set; time limits are the meter's.
+    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).auto_date_header(false).header_read_timeout(None);
+    let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut served = pin!(served);
+    drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
+}
+
+async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
+    let service = service_fn(|request| {
+        let connection = Rc::clone(connection);
+        async move { Ok::<_, Infallible>(forward::answer(request, connection).await) }
+    });
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(4 * WINDOW_BYTES);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
+}
+
+/// Drives a connection until it ends by itself, its time limits end it, or a drain asks it to end.
+async fn drive<F: Future<Output = hyper::Result<()>>>(
+    mut served: Pin<&mut F>,
+    connection: &Connection,
+    end_gracefully: impl Fn(Pin<&mut F>),
+) -> hyper::Result<()> {
+    let shared = &connection.worker.shared;
+    tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = connection.meter.expires(shared.limits) => {
+            if connection.meter.is_reading_head() {
+                // A head that does not end gets no more time.
+                return Ok(());
+            }
+        }
+        () = shared.farewell.cancelled() => {}
+    }
+    end_gracefully(served.as_mut());
+    served.await
+}

@@ -1,0 +1,165 @@
+//! Heads on their way through: what is refused, and what belongs to one connection only and stays behind.
+//!
+//! Invariant: what is sent has exactly one framing, and it is the sender's own: nothing of the received framing is copied.
+
+use ::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+
+use crate::reason::Reason;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
+const HOP_BY_HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// The one authority of a request: `:authority` or that of an absolute-form target, else Host (RFC 9112 section 3.2).
+pub(crate) fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Reason> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Reason::InvalidHost);
+    }
+    if let Some(authority) = parts.uri.authority() {
+        return HeaderValue::from_str(authority.as_str()).map(Some).map_err(|_| Reason::InvalidHost);
+    }
+    match first {
+        Some(host) if host.to_str().is_ok() => Ok(Some(host.clone())),
+        Some(_) => Err(Reason::InvalidHost),
+        None if parts.version == Version::HTTP_10 => Ok(None),
+        None => Err(Reason::InvalidHost),
+    }
+}
+
+/// Refuses a request whose length is given in more than one way (RFC 9112 section 6.3: a sender that does so may be smuggling).
+pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next();
+    let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some() || first.is_some_and(|length| !is_number(length)) {
+        return Err(Reason::InvalidFraming);
+    }
+    if headers.contains_key(TRANSFER_ENCODING) && first.is_some() {
+        return Err(Reason::InvalidFraming);
+    }
+    Ok(())
+}
+
+/// What a request asks to become instead of HTTP, if it does (RFC 9110 section 7.8).
+pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
+    let asks = parts.version == Version::HTTP_11 && names(&parts.headers, CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    asks.then(|| parts.headers.get(UPGRADE).cloned()).flatten()
+}
+
+/// Whether it is gRPC, which needs HTTP/2 all the way.
+pub(crate) fn is_grpc(parts: &Parts) -> bool {
+    let content_type = parts.headers.get(::http::header::CONTENT_TYPE);
+    parts.version == Version::HTTP_2 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether sending a request twice does what sending it once does (RFC 9110 section 9.2.2).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+/// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC
+/// relies on it.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.is_empty() {
+        return;
+    }
+    let wants_trailers = names(headers, TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let listed: Vec<HeaderName> = names(headers, CONNECTION).filter_map(|name| name.parse().ok()).collect();
+    for name in HOP_BY_HOP.into_iter().chain(listed.into_iter().filter(|name| !is_needed(name))) {
+        headers.remove(name);
+    }
+    if wants_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// What `Connection` cannot take away: the one who lists it would change what the message means.
+fn is_needed(name: &HeaderName) -> bool {
+    [HOST, CONTENT_LENGTH, TRAILER].contains(name)
+}
+
+/// HTTP/2 clients may split Cookie into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// The comma-separated members of a field, in all its lines.
+fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(field).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse::<HeaderName>().expect("a name"), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_behind() {
+        let mut map = headers(&[
+            ("connection", "close, X-Mine, Host"),
+            ("x-mine", "1"),
+            ("keep-alive", "5"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("host", "store"),
+            ("x-other", "2"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("te", "trailers"), ("host", "store"), ("x-other", "2")]));
+    }
+
+    #[test]
+    fn a_length_is_given_once() {
+        for (fields, good) in [
+            (&[("content-length", "5")][..], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (&[], true),
+            (&[("content-length", "5"), ("transfer-encoding", "chunked")], false),
+            (&[("content-length", "5"), ("content-length", "5")], false),
+            (&[("content-length", "5, 5")], false),
+            (&[("content-length", "+5")], false),
+        ] {
+            assert_eq!(check_framing(&headers(fields)).is_ok(), good, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_authority() {
+        let parts = |uri: &str, version, fields: &[(&str, &str)]| {
+            let mut request = ::http::Request::builder().uri(uri).version(version).body(()).expect("a request");
+            *request.headers_mut() = headers(fields);
+            request.into_parts().0
+        };
+        let of = |uri, version, fields| {
+            authority(&parts(uri, version, fields)).map(|host| host.map(|host| host.to_str().expect("text").to_owned()))
+        };
+        assert_eq!(of("/", Version::HTTP_11, &[("host", "a")]), Ok(Some("a".to_owned())));
+        assert_eq!(of("http://b/x", Version::HTTP_11, &[("host", "a")]), Ok(Some("b".to_owned())), "absolute-form wins");
+        assert_eq!(of("/", Version::HTTP_10, &[]), Ok(None));
+        assert_eq!(of("/", Version::HTTP_11, &[]), Err(Reason::InvalidHost));
+        assert_eq!(of("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]), Err(Reason::InvalidHost));
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=1; b=2")]));
+    }
+}

@@ -1,0 +1,268 @@
+//! Connections to endpoints, kept by the worker that opened them.
+//!
+//! Invariant: what can grow has a maximum, and an idle connection ends.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use ::http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Mutex;
+use tracing::debug;
+
+use crate::connect::{ConnectError, Connector};
+use crate::http::LocalExec;
+use crate::http::body::Outgoing;
+
+/// HTTP/1.1 connections to one endpoint that wait for use; more are closed.
+const IDLE_MAX: usize = 64;
+/// A connection that was not used for so long is closed: shorter than the patience of common servers.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Streams on one HTTP/2 connection; beyond it another is opened.
+const STREAMS_MAX: usize = 100;
+/// Largest head of a response.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// How an endpoint is spoken to. Part of a connection's key; TLS by policy and peer identity will be others.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Transport {
+    /// HTTP/1.1 in plain text.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+/// Whether a connection that waits in the pool will do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reuse {
+    /// It will.
+    Allowed,
+    /// One just ended under a request; the others may be as old.
+    Refused,
+}
+
+/// The connections of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    http1: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    http2: RefCell<HashMap<SocketAddr, Rc<Mutex<Vec<Multiplexed>>>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: http1::SendRequest<Outgoing>,
+    since: Instant,
+}
+
+#[derive(Clone, Debug)]
+struct Multiplexed {
+    sender: http2::SendRequest<Outgoing>,
+    usage: Rc<Usage>,
+}
+
+#[derive(Debug)]
+struct Usage {
+    streams: Cell<usize>,
+    ended: Cell<Instant>,
+    /// No further stream: the endpoint refused one or is going away.
+    retired: Cell<bool>,
+}
+
+/// The right to send one request.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    address: SocketAddr,
+    is_reused: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Http1(http1::SendRequest<Outgoing>),
+    Http2(Stream),
+}
+
+#[derive(Debug)]
+struct Stream(Multiplexed);
+
+impl Stream {
+    fn begin(connection: Multiplexed) -> Self {
+        connection.usage.streams.set(connection.usage.streams.get() + 1);
+        Self(connection)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let usage = &self.0.usage;
+        usage.streams.set(usage.streams.get().saturating_sub(1));
+        usage.ended.set(Instant::now());
+    }
+}
+
+/// A request that got no response.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// Why.
+    pub(crate) error: hyper::Error,
+    /// Not a byte of it was sent, or the endpoint says that it did not look at it.
+    pub(crate) is_unprocessed: bool,
+}
+
+impl Lease {
+    /// Whether the connection was used before: then it may have ended without our knowing.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, SendError> {
+        let sent = match &mut self.kind {
+            Kind::Http1(sender) => sender.try_send_request(request).await,
+            Kind::Http2(stream) => stream.0.sender.try_send_request(request).await,
+        };
+        sent.map_err(|mut error| {
+            let is_unsent = error.take_message().is_some();
+            let error = error.into_error();
+            let is_unprocessed = is_unsent || was_refused(&error);
+            if let Kind::Http2(stream) = &self.kind {
+                stream.0.usage.retired.set(stream.0.usage.retired.get() || stream.0.sender.is_closed() || is_going_away(&error));
+            }
+            SendError { error, is_unprocessed }
+        })
+    }
+}
+
+/// REFUSED_STREAM, and streams above the last one of a GOAWAY, were never processed (RFC 9113 sections 6.8 and 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM)) || is_going_away(error)
+}
+
+fn is_going_away(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+impl Pool {
+    /// A connection to an endpoint, from the pool or a new one.
+    pub(crate) async fn checkout(
+        &self,
+        connector: &Connector,
+        address: SocketAddr,
+        transport: Transport,
+        reuse: Reuse,
+    ) -> Result<Lease, ConnectError> {
+        match transport {
+            Transport::Http1 => {
+                if let Some(sender) = (reuse == Reuse::Allowed).then(|| self.idle(address)).flatten() {
+                    return Ok(Lease { address, is_reused: true, kind: Kind::Http1(sender) });
+                }
+                let sender = open_http1(connector, address).await?;
+                Ok(Lease { address, is_reused: false, kind: Kind::Http1(sender) })
+            }
+            Transport::Http2 => self.stream(connector, address, reuse).await,
+        }
+    }
+
+    fn idle(&self, address: SocketAddr) -> Option<http1::SendRequest<Outgoing>> {
+        let mut http1 = self.http1.borrow_mut();
+        let waiting = http1.get_mut(&address)?;
+        // The one used last is the likeliest to live. One that still takes in the rest of a request's body is not ready, and is let go.
+        while let Some(idle) = waiting.pop() {
+            if idle.sender.is_ready() && !idle.sender.is_closed() {
+                return Some(idle.sender);
+            }
+        }
+        None
+    }
+
+    async fn stream(&self, connector: &Connector, address: SocketAddr, reuse: Reuse) -> Result<Lease, ConnectError> {
+        let connections = Rc::clone(self.http2.borrow_mut().entry(address).or_default());
+        // One opens, the others wait and share.
+        let mut connections = connections.lock().await;
+        connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
+        let roomy = |connection: &&Multiplexed| connection.usage.streams.get() < STREAMS_MAX;
+        if let Some(connection) = (reuse == Reuse::Allowed).then(|| connections.iter().find(roomy)).flatten() {
+            return Ok(Lease { address, is_reused: true, kind: Kind::Http2(Stream::begin(connection.clone())) });
+        }
+        let sender = open_http2(connector, address).await?;
+        let usage = Usage { streams: Cell::new(0), ended: Cell::new(Instant::now()), retired: Cell::new(false) };
+        let connection = Multiplexed { sender, usage: Rc::new(usage) };
+        connections.push(connection.clone());
+        Ok(Lease { address, is_reused: false, kind: Kind::Http2(Stream::begin(connection)) })
+    }
+
+    /// Takes a connection back whose response was read to its end.
+    pub(crate) fn give_back(&self, lease: Lease) {
+        let Kind::Http1(sender) = lease.kind else { return };
+        if sender.is_closed() {
+            return;
+        }
+        let mut http1 = self.http1.borrow_mut();
+        let waiting = http1.entry(lease.address).or_default();
+        if waiting.len() < IDLE_MAX {
+            waiting.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes what was idle for too long, for ever.
+    pub(crate) async fn sweep(&self) -> std::convert::Infallible {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            let now = Instant::now();
+            let is_fresh = |since: Instant| now.duration_since(since) < IDLE_TIME_MAX;
+            self.http1.borrow_mut().retain(|_, waiting| {
+                waiting.retain(|idle| !idle.sender.is_closed() && is_fresh(idle.since));
+                !waiting.is_empty()
+            });
+            self.http2.borrow_mut().retain(|_, connections| {
+                // Locked: someone is using it.
+                let Ok(mut connections) = connections.try_lock() else { return true };
+                connections.retain(|connection| {
+                    let is_used = connection.usage.streams.get() > 0 || is_fresh(connection.usage.ended.get());
+                    is_used && !connection.sender.is_closed() && !connection.usage.retired.get()
+                });
+                !connections.is_empty()
+            });
+        }
+    }
+}
+
+async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<http1::SendRequest<Outgoing>, ConnectError> {
+    let (stream, place) = connector.connect(address).await?;
+    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).clone();
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    // Ends with its last sender, or with the endpoint's side.
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        if let Err(error) = connection.with_upgrades().await {
+            debug!(%address, %error, "connection to an endpoint");
+        }
+    });
+    Ok(sender)
+}
+
+async fn open_http2(connector: &Connector, address: SocketAddr) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
+    let (stream, place) = connector.connect(address).await?;
+    let mut builder = http2::Builder::new(LocalExec);
+    builder.timer(TokioTimer::new()).initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(4 * WINDOW_BYTES);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    tokio::task::spawn_local(async move {
+        let _place = place;
+        if let Err(error) = connection.await {
+            debug!(%address, %error, "connection to an endpoint");
+        }
+    });
+    Ok(sender)
+}

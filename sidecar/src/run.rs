@@ -1,0 +1,125 @@
+//! Puts the parts together: listeners, workers, control, interception, admin; and takes them apart at the end.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use crate::admin::{Admin, health, router};
+use crate::config::Config;
+use crate::connect::Connector;
+use crate::control::{self, Control, DEMANDS_MAX};
+use crate::listener;
+use crate::passthrough::PassThroughs;
+use crate::telemetry::{AccessLog, Telemetry};
+use crate::worker::{self, Shared, WorkerHandle};
+use crate::{drain, interception};
+
+/// Runs until SIGTERM or SIGINT and the drain that follows.
+///
+/// # Errors
+/// A setting is wrong, an address is taken, or a part fails.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Addresses first: one that is taken is said before anything else happens.
+    let listeners = listener::bind(&config.outbound)?;
+    let admin = TcpListener::bind(config.admin).await.with_context(|| format!("--admin {}", config.admin))?;
+    let reached = bind_health(&config).await?;
+    let (log, writer) = config.access_log.as_deref().map(AccessLog::open).transpose()?.unzip();
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let (demand, demands) = mpsc::channel(DEMANDS_MAX);
+    let (published, published_seen) = watch::channel(());
+    let (ready, ready_seen) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        live: control::empty(),
+        published: published_seen,
+        demand,
+        telemetry: Arc::new(Telemetry::new(log)),
+        connector: Connector::new(config.mark),
+        limits: config.limits(),
+        pass_throughs: PassThroughs::default(),
+        farewell: CancellationToken::new(),
+        began: Instant::now(),
+        empty: "".into(),
+    });
+    let (workers, threads) = start_workers(&config, &shared, &stop)?;
+    let room = listener::room();
+    for listener in listeners {
+        let accept = listener::accept(listener, Arc::clone(&room), Arc::clone(&workers), stop.clone());
+        tasks.spawn(accept);
+    }
+    let (wanted, wanted_seen) = watch::channel(None);
+    let (intercepted, intercepted_seen) = watch::channel(None);
+    let watched = config.vip_socket.clone();
+    let control = Control {
+        live: Arc::clone(&shared.live),
+        ready,
+        published,
+        demands,
+        intercept: watched.is_some().then_some(wanted),
+        intercepted: intercepted_seen,
+        began: shared.began,
+    };
+    if let Some(path) = watched {
+        let stop = stop.clone();
+        tasks.spawn(async move { interception::run(&path, wanted_seen, intercepted, stop).await });
+    }
+    let answers = Admin { shared: Arc::clone(&shared), ready: ready_seen };
+    tasks.spawn(axum::serve(admin, router(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
+    if let Some(reached) = reached {
+        tasks.spawn(axum::serve(reached, health(answers)).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
+    }
+    info!(workers = workers.len(), controller = config.controller, "serves");
+    let grace = Duration::from_secs(config.drain_grace_s);
+    let controlled = control.run(config, stop.clone());
+    let result = tokio::select! {
+        result = controlled => result,
+        () = async {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            drain::drain(room, grace, shared.farewell.clone()).await;
+        } => Ok(()),
+    };
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    drop((shared, workers));
+    join(threads.into_iter().chain(writer));
+    result
+}
+
+async fn bind_health(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = config.health else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).with_context(|| format!("--health {address}"))
+}
+
+type Workers = (Arc<[WorkerHandle]>, Vec<JoinHandle<()>>);
+
+fn start_workers(config: &Config, shared: &Arc<Shared>, stop: &CancellationToken) -> anyhow::Result<Workers> {
+    let started = (0..config.worker_count()).map(|index| worker::start(index, Arc::clone(shared), stop.clone()));
+    let started: Vec<_> = started.collect::<std::io::Result<_>>().context("worker")?;
+    let (handles, threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
+    Ok((handles.into(), threads))
+}
+
+/// The threads have been told to end; one that panicked has said so itself.
+fn join(threads: impl Iterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread panicked");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What the sidecar tells about its work: metrics, and one access log line a request.
+//!
+//! Invariant: a request is told once, also when it was cancelled: the [`Record`] tells it when it is dropped.
+
+mod access_log;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::reason::Reason;
+pub(crate) use access_log::AccessLog;
+
+/// Upper bounds of the buckets of durations, in seconds.
+const DURATION_BUCKETS_S: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// The labels of a request.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub(crate) struct RequestLabels {
+    frontend: Arc<str>,
+    route: Arc<str>,
+    rule: Arc<str>,
+    backend: Arc<str>,
+    source_cluster: Arc<str>,
+    status: u16,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct FrontendLabel {
+    frontend: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+/// What a client connection turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ConnectionKind {
+    /// HTTP/1.1 under routes.
+    Http1,
+    /// HTTP/2 under routes.
+    Http2,
+    /// Bytes to where they were going anyway.
+    PassThrough,
+    /// Closed: a loop, or what its routes cannot speak.
+    Refused,
+}
+
+impl ConnectionKind {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::PassThrough => "pass_through",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Counters, gauges and the access log; shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<FrontendLabel, Histogram, fn() -> Histogram>,
+    connections: Family<KindLabel, Counter>,
+    connections_open: Family<KindLabel, Gauge>,
+    endpoint_connects: Family<ResultLabel, Counter>,
+    endpoint_retries: Counter,
+    pass_through_bytes: Counter,
+    access_log: Option<AccessLog>,
+    registry: Registry,
+}
+
+impl Telemetry {
+    /// With or without an access log.
+    pub(crate) fn new(access_log: Option<AccessLog>) -> Self {
+        let mut registry = Registry::with_prefix("isthmus_sidecar");
+        let requests = Family::default();
+        let durations: Family<FrontendLabel, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S));
+        let (connections, connections_open) = (Family::default(), Family::default());
+        let endpoint_connects = Family::default();
+        let (endpoint_retries, pass_through_bytes) = (Counter::default(), Counter::default());
+        registry.register("requests", "Requests by what became of them", requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's head to the end of its response",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        registry.register("connections", "Client connections by what they turned out to be", connections.clone());
+        registry.register("connections_open", "Client connections that are open", connections_open.clone());
+        registry.register("endpoint_connects", "Attempts to connect to endpoints", endpoint_connects.clone());
+        registry.register("endpoint_retries", "Requests sent again because a connection ended under them", endpoint_retries.clone());
+        registry.register("pass_through_bytes", "Bytes passed through, both directions", pass_through_bytes.clone());
+        let dropped = access_log.as_ref().map(AccessLog::dropped).unwrap_or_default();
+        registry.register("access_log_dropped", "Access log lines that were dropped because the log was full", dropped);
+        Self {
+            requests,
+            durations,
+            connections,
+            connections_open,
+            endpoint_connects,
+            endpoint_retries,
+            pass_through_bytes,
+            access_log,
+            registry,
+        }
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Counts a client connection for as long as the guard lives.
+    pub(crate) fn connection(self: &Arc<Self>, kind: ConnectionKind) -> OpenConnection {
+        let label = KindLabel { kind: kind.label() };
+        self.connections.get_or_create(&label).inc();
+        let open = self.connections_open.get_or_create_owned(&label);
+        open.inc();
+        OpenConnection(open)
+    }
+
+    /// Counts an attempt to connect to an endpoint.
+    pub(crate) fn endpoint_connect(&self, result: &'static str) {
+        self.endpoint_connects.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// Counts a request that is sent again.
+    pub(crate) fn endpoint_retry(&self) {
+        self.endpoint_retries.inc();
+    }
+
+    /// Counts bytes passed through.
+    pub(crate) fn pass_through(&self, bytes: u64) {
+        self.pass_through_bytes.inc_by(bytes);
+    }
+}
+
+/// A client connection that is open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What is known of one request; told when dropped.
+#[derive(Debug)]
+pub(crate) struct Record {
+    telemetry: Arc<Telemetry>,
+    began: Instant,
+    told: Told,
+}
+
+/// What an access log line says.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// Wall clock at the request's head.
+    pub(crate) time: SystemTime,
+    /// Frontend that was dialled.
+    pub(crate) frontend: Arc<str>,
+    /// `NAMESPACE/NAME`; empty if none matched.
+    pub(crate) route: Arc<str>,
+    /// Name or position of the rule.
+    pub(crate) rule: Arc<str>,
+    /// Backend that was chosen.
+    pub(crate) backend: Arc<str>,
+    /// Cluster of the endpoint.
+    pub(crate) source_cluster: Arc<str>,
+    /// Endpoint that answered or was tried last.
+    pub(crate) endpoint: Option<SocketAddr>,
+    /// Request method.
+    pub(crate) method: ::http::Method,
+    /// Request path, without the query.
+    pub(crate) path: String,
+    /// HTTP version of the client's side.
+    pub(crate) protocol: &'static str,
+    /// Status that the client got; 0 if none.
+    pub(crate) status: u16,
+    /// Why the sidecar answered itself; empty if it did not.
+    pub(crate) reason: &'static str,
+    /// Times it was sent again.
+    pub(crate) retries: u32,
+    /// Time to the response's head.
+    pub(crate) head: Option<Duration>,
+    /// Time to the response's end.
+    pub(crate) total: Duration,
+    /// Body bytes to the client.
+    pub(crate) bytes_sent: u64,
+}
+
+impl Record {
+    /// A request that begins now.
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, head: &::http::request::Parts) -> Self {
+        let empty = || Arc::clone(empty);
+        let told = Told {
+            time: SystemTime::now(),
+            frontend,
+            route: empty(),
+            rule: empty(),
+            backend: empty(),
+            source_cluster: empty(),
+            endpoint: None,
+            method: head.method.clone(),
+            path: if telemetry.access_log.is_some() { head.uri.path().to_owned() } else { String::new() },
+            protocol: if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            status: 0,
+            reason: "client_gone",
+            retries: 0,
+            head: None,
+            total: Duration::ZERO,
+            bytes_sent: 0,
+        };
+        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told }
+    }
+
+    /// What will be told.
+    pub(crate) fn told(&mut self) -> &mut Told {
+        &mut self.told
+    }
+
+    /// The response's head is there.
+    pub(crate) fn head(&mut self, status: ::http::StatusCode, reason: Option<Reason>) {
+        self.told.status = status.as_u16();
+        self.told.reason = reason.map_or("", Reason::label);
+        self.told.head = Some(self.began.elapsed());
+    }
+
+    /// The response broke off after its head.
+    pub(crate) fn broke(&mut self, reason: Reason) {
+        self.told.reason = reason.label();
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.told.total = self.began.elapsed();
+        let told = &self.told;
+        let labels = RequestLabels {
+            frontend: Arc::clone(&told.frontend),
+            route: Arc::clone(&told.route),
+            rule: Arc::clone(&told.rule),
+            backend: Arc::clone(&told.backend),
+            source_cluster: Arc::clone(&told.source_cluster),
+            status: told.status,
+            reason: told.reason,
+        };
+        self.telemetry.requests.get_or_create(&labels).inc();
+        let frontend = FrontendLabel { frontend: Arc::clone(&told.frontend) };
+        self.telemetry.durations.get_or_create(&frontend).observe(told.total.as_secs_f64());
+        if let Some(log) = &self.telemetry.access_log {
+            log.tell(told.clone());
+        }
+    }
+}
