@@ -1,1 +1,21 @@
-//! The isthmus program: demo and more, thin over the other crates.
+//! The `isthmus` program: what it does, thin over the other crates.
+
+pub mod config;
+mod demo;
+mod expected;
+mod request;
+mod shell;
+mod table;
+
+use config::{Command, Config};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What could not be done and why.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    match config.command {
+        Command::Demo(demo) => demo::run(&demo),
+        Command::Request(request) => request::run(&request),
+    }
+}

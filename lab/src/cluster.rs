@@ -1,0 +1,206 @@
+//! A cluster: a namespace that routes between pods, translates VIPs as kube-proxy would, and in which the controller runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use http::Version;
+use nix::sys::signal::Signal;
+use routing::manifest;
+
+use crate::Namespace;
+use crate::client::{self, Ask};
+use crate::net::{self, Addresses, Forwards};
+use crate::process::{As, Process, wait_for};
+use crate::roles::{Derived, hosts};
+
+const CONTROLLER_PORT: u16 = 15010;
+const CONTROLLER_ADMIN: &str = "127.0.0.1:15011";
+/// A program is up within this time, also on a busy machine.
+pub(crate) const UP_MAX: Duration = Duration::from_secs(20);
+const SETTLE_MAX: Duration = Duration::from_secs(20);
+
+/// A cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    name: String,
+    number: u8,
+    pub(crate) namespace: Namespace,
+    folder: PathBuf,
+    controller: Option<Process>,
+    digest: String,
+}
+
+impl Cluster {
+    /// Makes the namespace and joins it to the router.
+    pub(crate) fn new(name: &str, number: u8, router: &Namespace, folder: PathBuf) -> anyhow::Result<Self> {
+        for part in ["objects", "status", "hosts"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let namespace = Namespace::new(None)?;
+        net::prepare(&namespace, Forwards::Yes)?;
+        let link = u16::from(number);
+        let end = |last: u8| Addresses {
+            v4: Ipv4Addr::new(172, 31, number, last),
+            v6: Ipv6Addr::new(0xfd00, 0x31, link, 0, 0, 0, 0, last.into()),
+        };
+        let pods: [(IpAddr, u8); 2] =
+            [(Ipv4Addr::new(10, number, 0, 0).into(), 16), (Ipv6Addr::new(0xfd00, 0x10, link, 0, 0, 0, 0, 0).into(), 64)];
+        net::connect_cluster(router, &namespace, &format!("c{number}"), (end(1), end(2)), pods)?;
+        Ok(Self { name: name.to_owned(), number, namespace, folder, controller: None, digest: String::new() })
+    }
+
+    /// The addresses of its nth pod.
+    pub(crate) fn pod_addresses(&self, nth: u16) -> Addresses {
+        numbered(10, self.number, 0x10, nth)
+    }
+
+    /// The nth ClusterIPs.
+    pub(crate) fn cluster_ips(&self, nth: u16) -> Addresses {
+        numbered_range(100, self.number, 0x100, nth)
+    }
+
+    /// The nth ClusterSetIPs.
+    pub(crate) fn cluster_set_ips(&self, nth: u16) -> Addresses {
+        numbered_range(200, self.number, 0x200, nth)
+    }
+
+    /// The ranges that all VIPs are from.
+    pub(crate) fn vip_ranges(&self) -> Vec<String> {
+        let number = self.number;
+        vec![
+            format!("10.{}.0.0/16", 100 + number),
+            format!("10.{}.0.0/16", 200 + number),
+            format!("fd00:100:{number:x}::/64"),
+            format!("fd00:200:{number:x}::/64"),
+        ]
+    }
+
+    /// Where sidecars find the controller.
+    pub(crate) fn controller_url() -> String {
+        format!("http://{}:{CONTROLLER_PORT}", net::GATEWAY_V4)
+    }
+
+    /// The folder of route status.
+    pub(crate) fn status_folder(&self) -> PathBuf {
+        self.folder.join("status")
+    }
+
+    /// `/etc/hosts` of the pods of a namespace; made if it is not there, so that it can be mounted.
+    pub(crate) fn hosts_file(&self, namespace: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join("hosts").join(namespace);
+        if !path.exists() {
+            fs::write(&path, "127.0.0.1 localhost\n").with_context(|| path.display().to_string())?;
+        }
+        Ok(path)
+    }
+
+    /// Starts the controller and waits until it serves.
+    pub(crate) fn start_controller(&mut self, arguments: &[String]) -> anyhow::Result<()> {
+        let folder = self.folder.display();
+        let own = [
+            format!("--source=dir:{folder}/objects"),
+            format!("--cluster={}", self.name),
+            format!("--listen=0.0.0.0:{CONTROLLER_PORT}"),
+            format!("--admin={CONTROLLER_ADMIN}"),
+            format!("--status-dir={folder}/status"),
+        ];
+        let arguments: Vec<String> = own.into_iter().chain(arguments.iter().cloned()).collect();
+        let log = self.folder.join("controller.log");
+        let process = Process::start(&self.namespace, "isthmus-controller", &arguments, As::Lab, &log)?;
+        let process = self.controller.insert(process);
+        let namespace = &self.namespace;
+        wait_for("the controller is ready", UP_MAX, || {
+            process.check()?;
+            Ok(get(namespace, CONTROLLER_ADMIN, "/readyz").ok().filter(|(status, _)| *status == 200))
+        })?;
+        Ok(())
+    }
+
+    /// Whether the controller runs.
+    pub(crate) fn has_controller(&self) -> bool {
+        self.controller.is_some()
+    }
+
+    /// Kills the controller without a word.
+    pub(crate) fn kill_controller(&mut self) {
+        if let Some(mut controller) = self.controller.take() {
+            controller.end(Signal::SIGKILL);
+        }
+    }
+
+    /// Puts into force what follows from the manifests: VIPs, names, and files for the controller, which has not obeyed them yet when this
+    /// returns.
+    pub(crate) fn publish(&mut self, derived: &Derived) -> anyhow::Result<()> {
+        self.namespace.run(|| Ok(init::services::rules(&derived.vips).commit()?)).context("VIPs")?;
+        for entry in fs::read_dir(self.folder.join("hosts"))? {
+            let entry = entry?;
+            let namespace = entry.file_name().to_string_lossy().into_owned();
+            // In place: the file is mounted.
+            fs::write(entry.path(), hosts(derived, &namespace))?;
+        }
+        self.digest = manifest::digest(&derived.files);
+        replace_files(&self.folder.join("objects"), &derived.files)
+    }
+
+    /// Waits until the controller and so many sidecars obey what was published last.
+    pub(crate) fn settled(&mut self, sidecars: usize) -> anyhow::Result<()> {
+        let Some(controller) = &mut self.controller else { return Ok(()) };
+        controller.check()?;
+        let target = format!("/await?digest={}&sidecars={sidecars}&timeout_ms={}", self.digest, SETTLE_MAX.as_millis());
+        let (status, body) = get(&self.namespace, CONTROLLER_ADMIN, &target)?;
+        ensure!(status == 200, "cluster {}: {body}", self.name);
+        Ok(())
+    }
+
+    /// What the controller's admin port answers.
+    pub(crate) fn controller_admin(&self, target: &str) -> anyhow::Result<String> {
+        Ok(get(&self.namespace, CONTROLLER_ADMIN, target)?.1)
+    }
+
+    /// What the controller has logged.
+    pub(crate) fn controller_log(&self) -> String {
+        fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()
+    }
+}
+
+fn numbered(first: u8, number: u8, six: u16, nth: u16) -> Addresses {
+    let [high, low] = (nth + 1).to_be_bytes();
+    Addresses { v4: Ipv4Addr::new(first, number, high, low), v6: Ipv6Addr::new(0xfd00, six, number.into(), 0, 0, 0, 0, nth + 1) }
+}
+
+fn numbered_range(base: u8, number: u8, six: u16, nth: u16) -> Addresses {
+    let [high, low] = (nth + 1).to_be_bytes();
+    Addresses { v4: Ipv4Addr::new(10, base + number, high, low), v6: Ipv6Addr::new(0xfd00, six, number.into(), 0, 0, 0, 0, nth + 1) }
+}
+
+/// A GET inside a namespace.
+pub(crate) fn get(namespace: &Namespace, address: &str, target: &str) -> anyhow::Result<(u16, String)> {
+    namespace.block_on(|| async {
+        let answer = client::ask(address.parse()?, Version::HTTP_11, &Ask::get(address, target)).await?;
+        Ok((answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned()))
+    })
+}
+
+/// Makes a folder hold exactly these files; each is replaced whole.
+fn replace_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        if fs::read(&path).is_ok_and(|present| present == *bytes) {
+            continue;
+        }
+        let begun = folder.join(format!(".{name}"));
+        fs::write(&begun, bytes).with_context(|| begun.display().to_string())?;
+        fs::rename(&begun, &path).with_context(|| path.display().to_string())?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !files.contains_key(entry.file_name().to_string_lossy().as_ref()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! The manifests of a lab: a folder with one folder a cluster, each with ordinary Kubernetes YAML.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use routing::manifest;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// A pod with this label gets a sidecar when its value is `enabled`.
+pub const INJECT_LABEL: &str = "isthmus.dev/inject";
+/// On a ServiceExport: the ClusterSetIPs that its ServiceImport gets in every cluster, comma-separated, instead of ones that are drawn.
+pub const CLUSTERSET_IP_ANNOTATION: &str = "isthmus.dev/lab-clusterset-ips";
+
+/// The manifests of every cluster, by its name.
+pub type Manifests = BTreeMap<String, Cluster>;
+
+/// The manifests of one cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// Files by name.
+    pub files: BTreeMap<String, ManifestFile>,
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub enum ManifestFile {
+    /// Its documents.
+    Documents(Vec<Value>),
+    /// No YAML: handed on as it is, for the controller to say so.
+    Unreadable(Vec<u8>),
+}
+
+/// Reads a folder: its folders are clusters, in the order of their names.
+///
+/// # Errors
+/// A folder or file cannot be read, or there is no cluster.
+pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
+    let mut clusters = Manifests::new();
+    for entry in entries(folder)? {
+        if entry.is_dir() {
+            clusters.insert(name(&entry)?, read_cluster(&entry)?);
+        }
+    }
+    ensure!(!clusters.is_empty(), "{}: no folder of a cluster in it, for example {}", folder.display(), folder.join("west").display());
+    Ok(clusters)
+}
+
+fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {
+    let mut cluster = Cluster::default();
+    for path in entries(folder)? {
+        let file = name(&path)?;
+        if !(file.ends_with(".yaml") || file.ends_with(".yml")) || file.starts_with('.') {
+            continue;
+        }
+        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+        let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| manifest::parse(text).ok());
+        let read = match parsed {
+            Some(documents) => ManifestFile::Documents(documents.into_iter().map(|document| document.value).collect()),
+            None => ManifestFile::Unreadable(bytes),
+        };
+        cluster.files.insert(file, read);
+    }
+    Ok(cluster)
+}
+
+fn entries(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn name(path: &Path) -> anyhow::Result<String> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.with_context(|| format!("{}: not a name in UTF-8", path.display()))?.to_owned())
+}
+
+impl Cluster {
+    /// The documents of one kind that can be read; one that cannot is the controller's to report.
+    pub fn objects<T: for<'d> Deserialize<'d>>(&self, kind: &str) -> Vec<T> {
+        let documents = self.files.values().filter_map(|file| match file {
+            ManifestFile::Documents(documents) => Some(documents),
+            ManifestFile::Unreadable(_) => None,
+        });
+        let of_kind = documents.flatten().filter(|document| document.get("kind").and_then(Value::as_str) == Some(kind));
+        of_kind.filter_map(|document| T::deserialize(document).ok()).collect()
+    }
+}
+
+/// `metadata`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Metadata {
+    /// The name.
+    #[serde(default)]
+    pub name: String,
+    /// `default` where none is written.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// Labels.
+    #[serde(default, deserialize_with = "or_default")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default, deserialize_with = "or_default")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// `key:` without a value is null, and null is as good as absent.
+fn or_default<'d, D: Deserializer<'d>, T: Default + Deserialize<'d>>(deserializer: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A Pod, or the template of one.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct Pod {
+    /// `metadata`; without a name in a template.
+    pub metadata: Metadata,
+    /// `spec`.
+    pub spec: PodSpec,
+}
+
+/// `spec` of a Pod.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct PodSpec {
+    /// Its containers; only their ports are looked at.
+    #[serde(default, deserialize_with = "or_default")]
+    pub containers: Vec<Container>,
+}
+
+/// A container.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct Container {
+    /// What it listens on.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<ContainerPort>,
+}
+
+/// A port of a container. TCP ports whose name begins with `tcp` get a server that speaks first and no HTTP.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// The number.
+    pub container_port: u16,
+    /// The name.
+    #[serde(default)]
+    pub name: String,
+    /// `TCP` where none is written.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+}
+
+fn tcp() -> String {
+    "TCP".to_owned()
+}
+
+/// A Deployment.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Deployment {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `spec`.
+    pub spec: DeploymentSpec,
+}
+
+/// `spec` of a Deployment.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DeploymentSpec {
+    /// One where none is written.
+    #[serde(default = "one")]
+    pub replicas: usize,
+    /// What its pods are like.
+    pub template: Pod,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// A Service.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Service {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `spec`.
+    pub spec: ServiceSpec,
+}
+
+/// `spec` of a Service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceSpec {
+    /// Labels of its pods; without any it has no endpoints.
+    #[serde(default, deserialize_with = "or_default")]
+    pub selector: BTreeMap<String, String>,
+    /// Its ports.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ports: Vec<ServicePort>,
+    /// `None` for a headless Service.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: Option<String>,
+    /// Both where none are written.
+    #[serde(default, deserialize_with = "or_default")]
+    pub ip_families: Vec<String>,
+    /// `ClientIP` or `None`.
+    pub session_affinity: Option<String>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// The name.
+    #[serde(default)]
+    pub name: String,
+    /// The number.
+    pub port: u16,
+    /// `TCP` where none is written.
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Number or name of a container's port; the same number where none is written.
+    pub target_port: Option<Value>,
+    /// What is spoken on it.
+    pub app_protocol: Option<String>,
+}
+
+/// A ServiceExport.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServiceExport {
+    /// `metadata`.
+    pub metadata: Metadata,
+}

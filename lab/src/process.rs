@@ -1,0 +1,133 @@
+//! The real programs, started inside a namespace, with what they say in a file each.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Namespace;
+
+/// After SIGTERM a program has this long.
+const STOP_MAX: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Who a program runs as.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum As {
+    /// As the lab itself.
+    Lab,
+    /// As this uid, without any capability and without a way to gain one.
+    Nobody(u32),
+}
+
+/// Where the programs are: beside the one that runs now, or one folder up (tests).
+///
+/// # Errors
+/// It is in neither place.
+pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("own path")?;
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{name} is not beside {}: build it first (make build)", own.display()))
+}
+
+/// A program that runs; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    log: PathBuf,
+    name: String,
+}
+
+impl Process {
+    /// Starts a program inside a namespace.
+    pub(crate) fn start(namespace: &Namespace, name: &str, arguments: &[String], who: As, log: &Path) -> anyhow::Result<Self> {
+        let path = program(name)?;
+        let file = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
+        let child = namespace.run(|| {
+            let mut command = Command::new(&path);
+            command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).env_remove("RUST_LOG");
+            // Ctrl-C in a terminal is for the lab, which ends its programs in order.
+            command.process_group(0);
+            if let As::Nobody(uid) = who {
+                nix::sys::prctl::set_no_new_privs().context("no_new_privs")?;
+                command.uid(uid).gid(uid);
+            }
+            command.spawn().with_context(|| path.display().to_string())
+        })?;
+        Ok(Self { child, log: log.to_owned(), name: name.to_owned() })
+    }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Fails if it has ended by itself.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        let ended = self.child.try_wait().with_context(|| self.name.clone())?;
+        let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        ensure!(ended.is_none(), "{} ended: {}\n{}", self.name, ended.map_or(String::new(), |status| status.to_string()), said());
+        Ok(())
+    }
+
+    /// Waits for its end; fails if it did not succeed.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        let status = self.child.wait().with_context(|| self.name.clone())?;
+        let said = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        ensure!(status.success(), "{}: {status}\n{}", self.name, said());
+        Ok(())
+    }
+
+    /// Ends it with a signal, and waits.
+    pub(crate) fn end(&mut self, with: Signal) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        self.signal(with);
+        let end = Instant::now() + STOP_MAX;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > end {
+                self.signal(Signal::SIGKILL);
+                // SIGKILL cannot be refused; a child that is gone needs no waiting.
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // ESRCH: it has ended by itself, which is as well.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end(Signal::SIGTERM);
+    }
+}
+
+/// Waits until `ready` gives something, looking often; on failure says what was waited for.
+pub(crate) fn wait_for<T>(what: &str, within: Duration, mut ready: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let end = Instant::now() + within;
+    loop {
+        if let Some(value) = ready().with_context(|| what.to_owned())? {
+            return Ok(value);
+        }
+        if Instant::now() > end {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{what}: not within {} s", within.as_secs())).into());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
