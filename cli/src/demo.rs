@@ -1,5 +1,6 @@
 //! `isthmus demo`: clusters on this machine, requests from a pod, and where they went.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -70,6 +71,7 @@ fn cases(demo: &Demo) -> anyhow::Result<Vec<Case>> {
         to: to.clone(),
         request: request.clone(),
         headers: demo.header.clone(),
+        times: 1,
         ..Case::default()
     };
     Ok(demo.request.iter().map(case).collect())
@@ -104,7 +106,7 @@ fn ask_all(lab: &Lab, demo: &Demo, cases: &[Case], interrupted: &Receiver<()>) -
     for case in cases {
         ensure!(interrupted.try_recv().is_err(), "interrupted");
         let client = client(lab, case.from.as_deref().or(demo.from.as_deref()))?;
-        let (seen, took) = ask(lab, &client, case).with_context(|| format!("{} to {}", case.request, case.to))?;
+        let (seen, took) = ask_times(lab, &client, case).with_context(|| format!("{} to {}", case.request, case.to))?;
         for difference in case.differences(&seen) {
             unexpected.push(format!("{} to {}: {difference}", case.request, case.to));
         }
@@ -114,9 +116,10 @@ fn ask_all(lab: &Lab, demo: &Demo, cases: &[Case], interrupted: &Receiver<()>) -
             (None, true) => "(no route)".to_owned(),
             (None, false) => format!("{} rule {}", seen.route, seen.rule),
         };
-        let served_by = seen.served_by.clone().unwrap_or_else(|| "(sidecar)".to_owned());
+        let served_by = if seen.served_by.is_empty() { "(sidecar)".to_owned() } else { counted(&seen.served_by, &case.served_by) };
+        let times = if case.times > 1 { format!(" x{}", case.times) } else { String::new() };
         rows.push(vec![
-            case.request.clone(),
+            format!("{}{times}", case.request),
             case.to.clone(),
             seen.status.to_string(),
             served_by,
@@ -134,6 +137,35 @@ fn ask_all(lab: &Lab, demo: &Demo, cases: &[Case], interrupted: &Receiver<()>) -
     Ok(unexpected.len())
 }
 
+/// The name, or, where it was asked more than once, `GROUP (3), GROUP (5)`; a group is a beginning of names that was expected.
+fn counted(names: &[String], groups: &[String]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in names {
+        let group = groups.iter().find(|group| name.starts_with(group.as_str()));
+        *counts.entry(group.unwrap_or(name)).or_default() += 1;
+    }
+    let parts: Vec<String> = match names {
+        [one] => vec![one.clone()],
+        _ => counts.iter().map(|(name, count)| format!("{name} ({count})")).collect(),
+    };
+    parts.join(", ")
+}
+
+/// Asks as often as the case says; the time is the median.
+fn ask_times(lab: &Lab, client: &PodName, case: &Case) -> anyhow::Result<(Seen, Duration)> {
+    let (mut all, first) = ask(lab, client, case)?;
+    let mut times = vec![first];
+    for _ in 1..case.times {
+        let (seen, took) = ask(lab, client, case)?;
+        ensure!((seen.status, &seen.route, &seen.rule) == (all.status, &all.route, &all.rule), "answers differ: {seen:?}, {all:?}");
+        all.served_by.extend(seen.served_by);
+        times.push(took);
+    }
+    times.sort_unstable();
+    let median = times.get(times.len() / 2).copied().unwrap_or(first);
+    Ok((all, median))
+}
+
 fn ask(lab: &Lab, client: &PodName, case: &Case) -> anyhow::Result<(Seen, Duration)> {
     let (method, target) = case.request.split_once(' ').with_context(|| format!("{:?} is not METHOD TARGET", case.request))?;
     let host = case.to.strip_suffix(":80").unwrap_or(&case.to).to_owned();
@@ -148,7 +180,7 @@ fn ask(lab: &Lab, client: &PodName, case: &Case) -> anyhow::Result<(Seen, Durati
     let text = |field: &str| logged[field].as_str().unwrap_or_default().to_owned();
     let seen = Seen {
         status: answer.status.as_u16(),
-        served_by: answer.served_by().map(str::to_owned),
+        served_by: answer.served_by().map(str::to_owned).into_iter().collect(),
         route: text("route"),
         rule: text("rule"),
         reason: answer.reason().map(str::to_owned),

@@ -21,7 +21,10 @@ pub(crate) struct Case {
     pub(crate) headers: Vec<String>,
     /// Status of the answer.
     pub(crate) status: Option<u16>,
-    /// Beginnings of the name `CLUSTER/NAMESPACE/POD` that may have answered; none: a sidecar did.
+    /// How often it is asked; once where nothing is said.
+    #[serde(default = "once")]
+    pub(crate) times: usize,
+    /// Beginnings of the names `CLUSTER/NAMESPACE/POD` that may have answered; asked more than once, each of them has to have.
     #[serde(default)]
     pub(crate) served_by: Vec<String>,
     /// `NAMESPACE/NAME` of the route that decided.
@@ -30,6 +33,10 @@ pub(crate) struct Case {
     pub(crate) rule: Option<String>,
     /// Why a sidecar answered itself.
     pub(crate) reason: Option<String>,
+}
+
+fn once() -> usize {
+    1
 }
 
 /// Reads the file if it is there.
@@ -49,7 +56,7 @@ pub(crate) fn read(folder: &Path) -> anyhow::Result<Option<Vec<Case>>> {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) status: u16,
-    pub(crate) served_by: Option<String>,
+    pub(crate) served_by: Vec<String>,
     pub(crate) route: String,
     pub(crate) rule: String,
     pub(crate) reason: Option<String>,
@@ -70,10 +77,17 @@ impl Case {
         compare("route", self.route.clone(), seen.route.clone());
         compare("rule", self.rule.clone(), seen.rule.clone());
         compare("reason", self.reason.clone(), seen.reason.clone().unwrap_or_default());
-        let served_by = seen.served_by.as_deref().unwrap_or("a sidecar");
-        let is_expected = self.served_by.iter().any(|name| served_by.starts_with(name.as_str()));
-        if !self.served_by.is_empty() && !is_expected {
-            found.push(format!("served by {served_by} instead of {}", self.served_by.join(" or ")));
+        let nobody = ["a sidecar".to_owned()];
+        let served_by = if seen.served_by.is_empty() { &nobody[..] } else { &seen.served_by };
+        let is_expected = |name: &String| self.served_by.iter().any(|expected| name.starts_with(expected.as_str()));
+        if !self.served_by.is_empty()
+            && let Some(name) = served_by.iter().find(|name| !is_expected(name))
+        {
+            found.push(format!("served by {name} instead of {}", self.served_by.join(" or ")));
+        }
+        if self.times > 1 {
+            let missing = self.served_by.iter().filter(|expected| !served_by.iter().any(|name| name.starts_with(expected.as_str())));
+            found.extend(missing.map(|name| format!("never served by {name}")));
         }
         found
     }
@@ -86,8 +100,8 @@ mod tests {
     #[test]
     fn what_is_said_is_compared_and_nothing_else() {
         let case = Case { status: Some(200), served_by: vec!["west/default/cart".to_owned()], ..Case::default() };
-        let seen = Seen { status: 200, served_by: Some("west/default/cart-0".to_owned()), route: "x/y".to_owned(), ..Seen::default() };
+        let seen = Seen { status: 200, served_by: vec!["west/default/cart-0".to_owned()], route: "x/y".to_owned(), ..Seen::default() };
         assert!(case.differences(&seen).is_empty());
-        assert_eq!(case.differences(&Seen { status: 404, served_by: None, ..seen }).len(), 2);
+        assert_eq!(case.differences(&Seen { status: 404, served_by: Vec::new(), ..seen }).len(), 2);
     }
 }
