@@ -1,1 +1,120 @@
-//! End-to-end tests: real binaries in network namespaces.
+//! What the end-to-end tests are written in: manifests as short as they can be, a lab made of them, questions asked from its pods.
+
+pub mod load;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+use anyhow::Context;
+use lab::client::{Answer, Ask};
+use lab::lab::{Lab, Options};
+use lab::privilege::Privilege;
+use lab::roles::PodName;
+use tempfile::TempDir;
+
+/// A lab and the folder that it follows.
+#[derive(Debug)]
+pub struct Bed {
+    // Before the folder.
+    lab: Lab,
+    folder: TempDir,
+}
+
+impl Deref for Bed {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl DerefMut for Bed {
+    fn deref_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+}
+
+impl Bed {
+    /// A lab of these files, `CLUSTER/FILE`, in which everything is in force.
+    ///
+    /// # Errors
+    /// Something does not come up.
+    pub fn start(files: &[(&str, String)], options: Options) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        for (name, text) in files {
+            write(folder.path(), name, text)?;
+        }
+        let lab = Lab::start(folder.path(), options, Privilege::acquire()?)?;
+        Ok(Self { lab, folder })
+    }
+
+    /// Writes a file and waits until it is in force.
+    ///
+    /// # Errors
+    /// It does not come into force.
+    pub fn apply(&mut self, name: &str, text: &str) -> anyhow::Result<()> {
+        write(self.folder.path(), name, text)?;
+        self.lab.reconcile()
+    }
+
+    /// Deletes a file and waits until that is in force.
+    ///
+    /// # Errors
+    /// It does not come into force.
+    pub fn delete(&mut self, name: &str) -> anyhow::Result<()> {
+        fs::remove_file(self.folder.path().join(name)).with_context(|| name.to_owned())?;
+        self.lab.reconcile()
+    }
+
+    /// A GET from the first client.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn get(&self, to: &str, target: &str) -> anyhow::Result<Answer> {
+        self.get_from(&self.lab.client()?, to, target)
+    }
+
+    /// A GET from a pod.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn get_from(&self, pod: &PodName, to: &str, target: &str) -> anyhow::Result<Answer> {
+        self.lab.ask(pod, to, &Ask::get(to.strip_suffix(":80").unwrap_or(to), target)).with_context(|| format!("GET {target} to {to}"))
+    }
+
+    /// Who answered so many GETs, or with which status a sidecar did: `CLUSTER/NAME` of a Deployment, or the status.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn shares(&self, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+        let client = self.lab.client()?;
+        let address = self.lab.address(&client, to)?;
+        let ask = Ask::get(to, target);
+        self.lab.namespace(&client)?.block_on(|| async {
+            let mut counts = BTreeMap::new();
+            let mut connection = lab::client::Connection::open(address, http::Version::HTTP_11).await?;
+            for _ in 0..times {
+                *counts.entry(who(&connection.ask(&ask).await?)).or_default() += 1;
+            }
+            Ok(counts)
+        })
+    }
+}
+
+/// `CLUSTER/NAME` of the Deployment that answered, else the status of the sidecar's own answer.
+#[must_use]
+pub fn who(answer: &Answer) -> String {
+    let Some(served_by) = answer.served_by() else { return answer.status.as_u16().to_string() };
+    let parts: Vec<&str> = served_by.split('/').collect();
+    let deployment = parts.last().and_then(|pod| pod.rsplit_once('-')).map_or("", |(name, _)| name);
+    format!("{}/{deployment}", parts.first().copied().unwrap_or_default())
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().context("a name without a folder")?)?;
+    fs::write(path, text).with_context(|| name.to_owned())
+}

@@ -1,0 +1,8 @@
+//! End-to-end tests: the real programs in real network namespaces. They need root, or run as `make test` says.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod attachment;
+mod backends;
+mod bytes;
+mod gamma;
