@@ -21,7 +21,7 @@ const CONTROLLER_PORT: u16 = 15010;
 const CONTROLLER_ADMIN: &str = "127.0.0.1:15011";
 /// A program is up within this time, also on a busy machine.
 pub(crate) const UP_MAX: Duration = Duration::from_secs(20);
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+const SETTLE_MAX: Duration = Duration::from_secs(15);
 
 /// A cluster.
 #[derive(Debug)]

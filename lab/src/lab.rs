@@ -221,7 +221,11 @@ impl Lab {
         }
         for (name, cluster) in &mut self.clusters {
             let sidecars = self.pods.values().filter(|pod| pod.name.cluster == *name && pod.has_sidecar()).count();
-            cluster.settled(sidecars)?;
+            if let Err(error) = cluster.settled(sidecars) {
+                // A program that has ended explains more than the wait for it.
+                self.pods.values_mut().try_for_each(Pod::check)?;
+                return Err(error);
+            }
         }
         let has_controller =
             |name: &PodName, clusters: &BTreeMap<String, Cluster>| clusters.get(&name.cluster).is_some_and(Cluster::has_controller);

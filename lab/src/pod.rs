@@ -12,12 +12,10 @@ use crate::cluster::{Cluster, UP_MAX, get};
 use crate::echo::Echo;
 use crate::lab::{Existing, Fail, Intercept, Options};
 use crate::net::{self, Addresses, Forwards};
-use crate::privilege::Privilege;
+use crate::privilege::{Privilege, SIDECAR_ID};
 use crate::process::{As, Process, wait_for};
 use crate::roles::{PodName, PodPlan};
 
-/// The sidecar's uid, or the mark of its sockets.
-const SIDECAR_ID: u32 = 2102;
 /// The sidecar's admin port.
 const SIDECAR_ADMIN: &str = "127.0.0.1:15000";
 

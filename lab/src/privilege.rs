@@ -7,6 +7,9 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+/// The sidecar's uid, or the mark of its sockets.
+pub(crate) const SIDECAR_ID: u32 = 2102;
+
 /// By what right.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Privilege {
@@ -23,7 +26,8 @@ impl Privilege {
     /// Neither can be had; says what to do.
     pub fn acquire() -> anyhow::Result<Self> {
         if has_capabilities()? {
-            return Ok(Self::Root);
+            // Root of a user namespace may have but one uid.
+            return Ok(if has_second_uid()? { Self::Root } else { Self::UserNamespace });
         }
         let (uid, gid) = (geteuid(), getegid());
         match unshare(CloneFlags::CLONE_NEWUSER) {
@@ -42,6 +46,16 @@ impl Privilege {
         }
         Ok(Self::UserNamespace)
     }
+}
+
+fn has_second_uid() -> anyhow::Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map").context("uid_map")?;
+    let covers = |line: &str| {
+        let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
+        let (first, _, count) = (numbers.next(), numbers.next(), numbers.next());
+        first.zip(count).is_some_and(|(first, count)| (first..first + count).contains(&SIDECAR_ID.into()))
+    };
+    Ok(map.lines().any(covers))
 }
 
 /// CAP_NET_ADMIN, CAP_SYS_ADMIN, and the right to become another user, for root and for containers that run as it.

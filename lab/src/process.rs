@@ -114,7 +114,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.end(Signal::SIGTERM);
+        // Nobody waits for a drain here: the pod or the whole lab is going.
+        self.end(Signal::SIGKILL);
     }
 }
 

@@ -58,9 +58,9 @@ pub fn pods(manifests: &Manifests, restarts: &BTreeMap<String, u32>) -> BTreeMap
         }
         for deployment in content.objects::<Deployment>("Deployment") {
             let Metadata { name, namespace, .. } = &deployment.metadata;
-            let generation = restarts.get(&format!("{cluster}/{namespace}/{name}")).map_or(String::new(), |count| format!("r{count}-"));
+            let generation = restarts.get(&format!("{cluster}/{namespace}/{name}")).map_or(String::new(), |count| format!("r{count}"));
             for index in 0..deployment.spec.replicas {
-                add(namespace, format!("{name}-{generation}{index}"), &deployment.spec.template);
+                add(namespace, format!("{name}-{index}{generation}"), &deployment.spec.template);
             }
         }
     }

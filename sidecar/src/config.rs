@@ -8,7 +8,7 @@ use clap::Parser;
 
 /// Takes a pod's redirected connections, obeys routes, forwards to endpoints.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "isthmus-sidecar", version)]
+#[command(name = "isthmus-sidecar", version, args_override_self = true)]
 pub struct Config {
     /// The controller of this cluster, for example http://isthmus-controller:15010
     #[arg(long, env = "ISTHMUS_CONTROLLER")]

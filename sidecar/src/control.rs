@@ -3,8 +3,6 @@
 pub(crate) mod client;
 mod followed;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::snapshot::Live;
-use client::{Client, Confirms, Step};
+use client::{Client, Confirms, Intercept, Step};
 
 /// Requests on their way to the controller.
 const REQUESTS_MAX: usize = 1024;
@@ -61,9 +59,9 @@ pub(crate) struct Control {
     /// Frontends that connections wait for.
     pub(crate) demands: mpsc::Receiver<FrontendId>,
     /// What should be intercepted; none before the first state is known.
-    pub(crate) intercept: Option<watch::Sender<Option<BTreeSet<SocketAddr>>>>,
-    /// What is intercepted.
-    pub(crate) intercepted: watch::Receiver<Option<BTreeSet<SocketAddr>>>,
+    pub(crate) intercept: Option<watch::Sender<Option<Intercept>>>,
+    /// Which of these is in place.
+    pub(crate) intercepted: watch::Receiver<Option<u64>>,
     /// When the process began.
     pub(crate) began: Instant,
 }
@@ -100,8 +98,8 @@ impl Control {
                     },
                     Some(id) = self.demands.recv() => client.demand(id, self.began.elapsed().as_secs()),
                     Ok(()) = self.intercepted.changed() => {
-                        if let Some(vips) = self.intercepted.borrow_and_update().clone() {
-                            client.intercepted(vips);
+                        if let Some(version) = *self.intercepted.borrow_and_update() {
+                            client.intercepted(version);
                         }
                     }
                     _ = release.tick() => client.release(self.began.elapsed().as_secs().saturating_sub(FRONTEND_IDLE_S)),

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::listener;
+use crate::worker::WorkerHandle;
 
 /// How often it is looked whether connections are gone.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -17,18 +16,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
 /// Waits for the end of all connections, for `grace` and a farewell at most.
-pub(crate) async fn drain(room: Arc<Semaphore>, grace: Duration, farewell: CancellationToken) {
+pub(crate) async fn drain(workers: Arc<[WorkerHandle]>, grace: Duration, farewell: CancellationToken) {
     info!(grace_s = grace.as_secs(), "drains");
-    if !emptied(&room, grace).await {
+    if !emptied(&workers, grace).await {
         farewell.cancel();
-        emptied(&room, FAREWELL_MAX).await;
+        emptied(&workers, FAREWELL_MAX).await;
     }
     info!("ends");
 }
 
-async fn emptied(room: &Semaphore, within: Duration) -> bool {
+async fn emptied(workers: &[WorkerHandle], within: Duration) -> bool {
     let end = Instant::now() + within;
-    while !listener::is_empty(room) {
+    while workers.iter().any(|worker| worker.load() > 0) {
         if Instant::now() >= end {
             return false;
         }

@@ -6,6 +6,7 @@ mod head;
 mod meter;
 mod send;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::detect::{Rewound, Spoken, detect};
+use crate::snapshot::LiveFrontend;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
 use meter::{Meter, Metered};
@@ -56,6 +58,37 @@ pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
     /// What it is doing.
     pub(crate) meter: Arc<Meter>,
+    /// The frontend as the last request saw it: all that is left of it when its VIP has become another frontend's.
+    pub(crate) last: RefCell<Option<Arc<LiveFrontend>>>,
+}
+
+/// The routes for one request.
+pub(crate) enum Routes {
+    /// These.
+    Here(Arc<LiveFrontend>),
+    /// None any more: what was dialled gets the request, as without a mesh.
+    Gone,
+    /// They have not arrived.
+    NotLoaded,
+}
+
+impl Connection {
+    /// One look at the snapshot.
+    pub(crate) fn routes(&self) -> Routes {
+        if let Some(live) = self.worker.frontend(&self.frontend) {
+            let mut last = self.last.borrow_mut();
+            if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &live)) {
+                *last = Some(Arc::clone(&live));
+            }
+            return Routes::Here(live);
+        }
+        match self.worker.dialled(self.destination) {
+            None => Routes::Gone,
+            Some(now) if now == self.frontend => Routes::NotLoaded,
+            // The VIP is another frontend's now, and this connection was never meant for that one (digest D-10).
+            Some(_) => self.last.borrow().as_ref().map_or(Routes::NotLoaded, |last| Routes::Here(Arc::clone(last))),
+        }
+    }
 }
 
 /// Serves a connection to its end.
@@ -85,7 +118,7 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
         return;
     }
     let name = frontend.to_string().into();
-    let connection = Rc::new(Connection { frontend, name, destination, worker, meter });
+    let connection = Rc::new(Connection { frontend, name, destination, worker, meter, last: RefCell::new(None) });
     let served =
         if kind == ConnectionKind::Http2 { serve_http2(stream, &connection).await } else { serve_http1(stream, &connection).await };
     if let Err(error) = served {

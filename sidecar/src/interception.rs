@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::control::backoff;
+use crate::control::client::Intercept;
 
 /// A watch that does not answer for so long is connected to again.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,10 +38,13 @@ struct Answer {
     error: String,
 }
 
-type Vips = Option<BTreeSet<SocketAddr>>;
-
 /// Runs until cancelled: whatever `wanted` becomes is made so, and then said in `intercepted`.
-pub(crate) async fn run(path: &Path, mut wanted: watch::Receiver<Vips>, intercepted: watch::Sender<Vips>, stop: CancellationToken) {
+pub(crate) async fn run(
+    path: &Path,
+    mut wanted: watch::Receiver<Option<Intercept>>,
+    intercepted: watch::Sender<Option<u64>>,
+    stop: CancellationToken,
+) {
     let mut waits = backoff();
     loop {
         let ended = tokio::select! {
@@ -57,11 +61,14 @@ pub(crate) async fn run(path: &Path, mut wanted: watch::Receiver<Vips>, intercep
     }
 }
 
-async fn converse(path: &Path, wanted: &mut watch::Receiver<Vips>, intercepted: &watch::Sender<Vips>) -> anyhow::Result<()> {
+async fn converse(
+    path: &Path,
+    wanted: &mut watch::Receiver<Option<Intercept>>,
+    intercepted: &watch::Sender<Option<u64>>,
+) -> anyhow::Result<()> {
     let stream = UnixStream::connect(path).await.context("connect")?;
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(tokio::io::AsyncReadExt::take(read, u64::MAX));
-    let mut version = 0_u64;
     let mut line = String::new();
     // A new connection begins with the whole set, also if it is the one of before.
     wanted.mark_changed();
@@ -74,8 +81,7 @@ async fn converse(path: &Path, wanted: &mut watch::Receiver<Vips>, intercepted: 
                 anyhow::bail!("isthmus-init watch closed the connection");
             }
         }
-        let Some(vips) = wanted.borrow_and_update().clone() else { continue };
-        version += 1;
+        let Some(Intercept { version, vips }) = wanted.borrow_and_update().clone() else { continue };
         let mut text = serde_json::to_vec(&Wanted { version, vips: &vips })?;
         text.push(b'\n');
         line.clear();
@@ -89,6 +95,6 @@ async fn converse(path: &Path, wanted: &mut watch::Receiver<Vips>, intercepted: 
         ensure!(answer.version == version, "answer to version {} instead of {version}", answer.version);
         ensure!(answer.ok, "refused: {}", answer.error);
         info!(vips = vips.len(), "intercepted");
-        intercepted.send_replace(Some(vips));
+        intercepted.send_replace(Some(version));
     }
 }

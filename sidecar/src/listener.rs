@@ -71,11 +71,6 @@ pub(crate) fn room() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(CONNECTIONS_MAX))
 }
 
-/// Whether every connection is gone.
-pub(crate) fn is_empty(room: &Semaphore) -> bool {
-    room.available_permits() == CONNECTIONS_MAX
-}
-
 /// Accepts until cancelled.
 pub(crate) async fn accept(listener: TcpListener, room: Arc<Semaphore>, workers: Arc<[WorkerHandle]>, stop: CancellationToken) {
     loop {

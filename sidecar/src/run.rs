@@ -90,7 +90,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         result = controlled => result,
         () = async {
             tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            drain::drain(room, grace, shared.farewell.clone()).await;
+            drain::drain(Arc::clone(&workers), grace, shared.farewell.clone()).await;
         } => Ok(()),
     };
     stop.cancel();

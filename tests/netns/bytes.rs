@@ -135,6 +135,9 @@ fn send(bed: &Bed, bytes: &[u8]) -> String {
                 Ok(0) => break,
                 Ok(length) => received.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    anyhow::bail!("no answer: {:?}", String::from_utf8_lossy(&received))
+                }
                 Err(error) => return Err(error.into()),
             }
             if is_whole(&received) {
@@ -188,10 +191,6 @@ fn what_could_smuggle_a_request_is_refused() {
     let big = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "x".repeat(100_000));
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X-Many: 1\r\n".repeat(500));
     for (name, bytes) in [
-        (
-            "Content-Length and Transfer-Encoding",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        ),
         ("two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcde"),
         ("a list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4, 5\r\n\r\nabcde"),
         ("a signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +4\r\n\r\nabcd"),
@@ -225,9 +224,15 @@ fn what_is_forwarded_has_exactly_one_framing() {
         ),
         ("bare line feeds", "POST /p HTTP/1.1\nHost: a\nContent-Length: 4\n\nabcd", "\r\n\r\nabcd"),
         (
+            // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length, which is not forwarded.
             "Transfer-Encoding first",
             "POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
-            "",
+            "abcd\r\n0\r\n\r\n",
+        ),
+        (
+            "Content-Length first",
+            "POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n\r\n",
+            "abcd\r\n0\r\n\r\n",
         ),
         (
             "a length named by Connection",
@@ -237,13 +242,6 @@ fn what_is_forwarded_has_exactly_one_framing() {
     ] {
         let taken = take_one(&listener);
         let answer = send(&bed, bytes.as_bytes());
-        if answer.starts_with("HTTP/1.1 4") {
-            // Refused, which is as good; the listener still waits: give it something to take.
-            assert!(name == "Transfer-Encoding first", "{name}: {answer}");
-            let _ = send(&bed, b"GET /p HTTP/1.1\r\nHost: a\r\n\r\n");
-            taken.join().expect("taken");
-            continue;
-        }
         assert!(answer.starts_with("HTTP/1.1 200"), "{name}: {answer}");
         let seen = taken.join().expect("taken");
         let head = seen.split("\r\n\r\n").next().unwrap_or_default().to_ascii_lowercase();

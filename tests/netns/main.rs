@@ -5,4 +5,7 @@
 mod attachment;
 mod backends;
 mod bytes;
+mod change;
+mod demo;
+mod faults;
 mod gamma;

@@ -32,7 +32,8 @@ pub(crate) struct Client {
     live: BTreeMap<FrontendId, Arc<LiveFrontend>>,
     demanded: BTreeMap<FrontendId, u64>,
     snapshot: Arc<Snapshot>,
-    intercepted: Option<BTreeSet<SocketAddr>>,
+    asked: Intercept,
+    intercepted: Option<u64>,
     is_whole: bool,
     answered_once: bool,
 }
@@ -44,11 +45,20 @@ pub(crate) struct Step {
     pub(crate) snapshot: Option<Arc<Snapshot>>,
     /// To intercept next: all of it, nothing else. None before the first whole state is known, so that a restart never narrows what an
     /// earlier process had intercepted.
-    pub(crate) intercept: Option<BTreeSet<SocketAddr>>,
+    pub(crate) intercept: Option<Intercept>,
     /// To send last.
     pub(crate) requests: Vec<DeltaDiscoveryRequest>,
     /// The first state is in force, interception included.
     pub(crate) is_ready: bool,
+}
+
+/// What is to be intercepted. The version tells a confirmation of this wish from a late one of an equal, earlier one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Intercept {
+    /// Grows with every change.
+    pub(crate) version: u64,
+    /// All of it.
+    pub(crate) vips: BTreeSet<SocketAddr>,
 }
 
 impl Client {
@@ -101,9 +111,9 @@ impl Client {
         }
     }
 
-    /// Interception confirms that exactly these addresses are intercepted.
-    pub(crate) fn intercepted(&mut self, vips: BTreeSet<SocketAddr>) {
-        self.intercepted = Some(vips);
+    /// Interception confirms that a wish is in place.
+    pub(crate) fn intercepted(&mut self, version: u64) {
+        self.intercepted = Some(version);
     }
 
     /// A connection needs a frontend's routes.
@@ -125,7 +135,10 @@ impl Client {
         let needed = self.needed_backends();
         let (subscribe_backends, unsubscribe_backends) = self.backends.follow(needed);
         let snapshot = self.publish();
-        let intercept: BTreeSet<SocketAddr> = self.snapshot.vips.keys().copied().collect();
+        let vips: BTreeSet<SocketAddr> = self.snapshot.vips.keys().copied().collect();
+        if vips != self.asked.vips {
+            self.asked = Intercept { version: self.asked.version + 1, vips };
+        }
         let mut requests = vec![
             subscription(type_url::BACKEND, subscribe_backends, unsubscribe_backends),
             subscription(type_url::FRONTEND, subscribe_frontends, unsubscribe_frontends),
@@ -135,7 +148,7 @@ impl Client {
         if self.frontends_are_live() {
             requests.extend(answers(&mut self.frontends, type_url::FRONTEND));
         }
-        let in_place = confirms == Confirms::Nobody || self.intercepted.as_ref() == Some(&intercept);
+        let in_place = confirms == Confirms::Nobody || self.intercepted == Some(self.asked.version);
         let settled = self.frontends_are_live() && wanted.iter().all(|id| self.frontends.is_settled(&id.to_string()));
         self.is_whole |= settled && !self.vips.nonces.is_empty();
         if in_place && settled {
@@ -143,7 +156,7 @@ impl Client {
             self.answered_once |= !answers.is_empty();
             requests.extend(answers);
         }
-        Step { snapshot, intercept: self.is_whole.then_some(intercept), requests, is_ready: self.answered_once }
+        Step { snapshot, intercept: self.is_whole.then(|| self.asked.clone()), requests, is_ready: self.answered_once }
     }
 
     fn wanted_frontends(&self) -> BTreeSet<FrontendId> {
@@ -196,7 +209,12 @@ impl Client {
 
     fn publish(&mut self) -> Option<Arc<Snapshot>> {
         let lazy = self.vips.held.values().map(|held| &held.value.frontend).collect::<BTreeSet<_>>().len() > FRONTENDS_EAGER_MAX;
-        let in_force = self.vips.held.values().map(|held| &held.value).filter(|vip| lazy || self.live.contains_key(&vip.frontend));
+        let is_in_force = |vip: &&Vip| {
+            // A VIP that another frontend takes over stays: its new connections wait for the new routes.
+            let is_taken_over = self.snapshot.vips.contains_key(&vip.address()) && !self.frontends.is_settled(&vip.frontend.to_string());
+            lazy || is_taken_over || self.live.contains_key(&vip.frontend)
+        };
+        let in_force = self.vips.held.values().map(|held| &held.value).filter(is_in_force);
         let vips: HashMap<SocketAddr, FrontendId> = in_force.map(|vip| (vip.address(), vip.frontend.clone())).collect();
         let frontends: HashMap<FrontendId, Arc<LiveFrontend>> =
             self.live.iter().map(|(id, frontend)| (id.clone(), Arc::clone(frontend))).collect();

@@ -17,10 +17,10 @@ use routing::model::{Filter, HeaderEdit, RouteMatch, Scheme};
 use routing::split;
 use tracing::debug;
 
-use super::Connection;
 use super::body::{Guards, Replayable, ResponseBody, Streamed, Used};
 use super::head;
 use super::send::{Prepared, Target, send};
+use super::{Connection, Routes};
 use crate::passthrough;
 use crate::reason::{REASON_HEADER, Reason};
 use crate::telemetry::Record;
@@ -85,14 +85,14 @@ fn route(mut parts: Parts, body: Replayable, connection: &Connection, record: &m
     }
     let upgrade = head::upgrade(&parts);
     let destination = connection.destination;
-    let Some(live) = worker.frontend(&connection.frontend) else {
-        if worker.dialled(destination).as_ref() == Some(&connection.frontend) {
-            return Err(Reason::NotLoaded.into());
+    let live = match connection.routes() {
+        Routes::Here(live) => live,
+        Routes::NotLoaded => return Err(Reason::NotLoaded.into()),
+        Routes::Gone => {
+            head::strip_hop_by_hop(&mut parts.headers);
+            let prepared = Prepared { target: Target::Vip(destination), parts, authority, body, upgrade, destination };
+            return Ok(Routed { prepared, response_edits: Vec::new() });
         }
-        // The last route is gone: what was dialled gets the request, as without a mesh.
-        head::strip_hop_by_hop(&mut parts.headers);
-        let prepared = Prepared { target: Target::Vip(destination), parts, authority, body, upgrade, destination };
-        return Ok(Routed { prepared, response_edits: Vec::new() });
     };
     live.touch(worker.shared.began.elapsed().as_secs());
     let selection = live.table.select(&request_head(&parts, authority.as_ref())).ok_or(Reason::NoRoute)?;

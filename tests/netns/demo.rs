@@ -1,0 +1,156 @@
+//! `isthmus demo`: every example shows what it says, with root and without, and nothing is left behind.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Any user that is not root.
+const SOMEBODY: u32 = 65_533;
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/examples")
+}
+
+/// The programs, where every user can reach them.
+fn programs(folder: &Path) -> PathBuf {
+    let own = std::env::current_exe().expect("own path");
+    let built = own.ancestors().nth(2).expect("a folder");
+    for name in ["isthmus", "isthmus-init", "isthmus-sidecar", "isthmus-controller"] {
+        // A link where the file system allows one: the programs are large.
+        if std::fs::hard_link(built.join(name), folder.join(name)).is_err() {
+            std::fs::copy(built.join(name), folder.join(name)).expect("copied");
+        }
+    }
+    folder.join("isthmus")
+}
+
+fn open_folder() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open");
+    folder
+}
+
+fn shown(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn every_example_shows_what_it_says() {
+    let folder = open_folder();
+    let program = programs(folder.path());
+    for example in ["gamma", "simple", "location", "method", "hybrid", "referencegrant"] {
+        for intercept in ["exact", "cidr"] {
+            let output = Command::new(&program)
+                .arg("demo")
+                .arg(examples().join(example))
+                .arg(format!("--intercept={intercept}"))
+                .output()
+                .expect("the program runs");
+            let text = shown(&output);
+            assert!(
+                output.status.success() && text.contains("ROUTE OR REASON") && text.contains("default/") || example == "referencegrant",
+                "{text}"
+            );
+            assert!(output.status.success(), "{example}, {intercept}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_gamma_example_is_the_gep_s() {
+    let text = std::fs::read_to_string(examples().join("gamma/west/route.yaml")).expect("the example");
+    let documents = routing::manifest::parse(&text).expect("YAML");
+    let expected = serde_json::json!({
+        "kind": "HTTPRoute", "apiVersion": "gateway.networking.k8s.io/v1", "metadata": {"name": "store"},
+        "spec": {
+            "parentRefs": [{"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "store"}],
+            "rules": [{
+                "matches": [{"path": {"value": "/cart"}}],
+                "backendRefs": [{"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "cart"}],
+            }],
+        },
+    });
+    assert_eq!(documents.into_iter().map(|document| document.value).collect::<Vec<_>>(), [expected]);
+}
+
+#[test]
+fn without_root_a_user_namespace_is_used() {
+    let folder = open_folder();
+    let program = programs(folder.path());
+    // The manifests, where that user can read them.
+    let manifests = folder.path().join("gamma");
+    for cluster in ["west", "east"] {
+        std::fs::create_dir_all(manifests.join(cluster)).expect("a folder");
+        for entry in std::fs::read_dir(examples().join("gamma").join(cluster)).expect("the example") {
+            let path = entry.expect("an entry").path();
+            std::fs::copy(&path, manifests.join(cluster).join(path.file_name().expect("a name"))).expect("copied");
+        }
+    }
+    let ask = |request: &str| {
+        let mut command = Command::new(&program);
+        command.arg("demo").arg(&manifests).args(["--request", request]).env("HOME", "/").uid(SOMEBODY).gid(SOMEBODY);
+        shown(&command.output().expect("the program runs"))
+    };
+    let text = ask("GET /cart");
+    assert!(text.contains("in a user namespace, without root"), "{text}");
+    assert!(text.contains("200") && text.contains("/default/cart-") && text.contains("default/store rule 0"), "{text}");
+    assert!(ask("GET /").contains("no_route"));
+}
+
+#[test]
+fn where_nothing_can_be_had_it_is_said_what_to_do() {
+    let folder = open_folder();
+    let program = programs(folder.path());
+    // A user namespace of its own, in which no further one may be made and no capability is left: what a locked-down machine is like.
+    let script = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set=-all --inh-caps=-all {} demo {}",
+        program.display(),
+        examples().join("gamma").display()
+    );
+    let output = Command::new("unshare").args(["-Ur", "sh", "-c", &script]).output().expect("unshare runs");
+    let text = shown(&output);
+    assert!(!output.status.success() && text.contains("user.max_user_namespaces") && text.contains("root"), "{text}");
+}
+
+#[test]
+fn an_interrupted_demo_leaves_nothing_behind() {
+    let folder = open_folder();
+    let program = programs(folder.path());
+    let temporary = folder.path().join("tmp");
+    std::fs::create_dir(&temporary).expect("a folder");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut child = Command::new(&program)
+            .arg("demo")
+            .arg(examples().join("gamma"))
+            .arg("--keep")
+            .env("TMPDIR", &temporary)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut said = std::io::BufReader::new(child.stderr.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains("Stays until") {
+            line.clear();
+            let length = std::io::BufRead::read_line(&mut said, &mut line).expect("text");
+            assert!(length > 0, "it ended early");
+        }
+        let children = children(child.id());
+        assert!(children.len() >= 4, "init, sidecar and two controllers: {children:?}");
+        kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), signal).expect("told");
+        assert!(child.wait().expect("its end").success());
+        assert!(children.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{children:?}");
+        assert_eq!(std::fs::read_dir(&temporary).expect("the folder").count(), 0, "no file is left");
+    }
+}
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
