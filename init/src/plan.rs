@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::cidr::{self, Cidr};
@@ -246,7 +247,14 @@ impl Installed {
     ///
     /// # Errors
     /// The kernel's reason not to say.
-    pub fn read() -> io::Result<Self> {
+    pub fn read() -> Result<Self, Error> {
+        Self::list().map_err(|error| match error.raw_os_error() {
+            Some(code) => Error::Refused { object: format!("list table inet {TABLE}"), errno: Errno::from_raw(code) },
+            None => Error::Netlink { doing: "list", source: error },
+        })
+    }
+
+    fn list() -> io::Result<Self> {
         let reader = Reader::open(TABLE)?;
         if !reader.exists()? {
             return Ok(Self::default());

@@ -66,6 +66,18 @@ pub(crate) fn prepare(namespace: &Namespace, forwards: Forwards) -> anyhow::Resu
     })
 }
 
+/// Loopback, and a default route over it, in the network namespace of the calling thread: a pod without a network.
+///
+/// # Errors
+/// The kernel's reason not to.
+pub fn loopback_only() -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let handle = handle().await?;
+        let index = up(&handle, "lo").await?;
+        route(&handle, Ipv4Addr::UNSPECIFIED.into(), 0, None, index).await
+    })
+}
+
 /// Whether a namespace forwards between its links.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Forwards {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use lab::lab::{Intercept, Options};
 use tests::{Bed, yaml};
 
-const RAW: &str = "raw.default.svc.clusterset.local";
+pub(crate) const RAW: &str = "raw.default.svc.clusterset.local";
 const STORE: &str = "store.default.svc.clusterset.local";
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-fn raw_bed(intercept: Intercept) -> Bed {
+pub(crate) fn raw_bed(intercept: Intercept) -> Bed {
     let ports = "[{name: tcp-raw, containerPort: 4242}, {name: udp-raw, containerPort: 4242, protocol: UDP}]";
     let service = "[{name: tcp-raw, port: 42}, {name: udp-raw, port: 42, protocol: UDP}]".replace("port: 42", "port: 42, targetPort: 4242");
     let raw = yaml::all(&[
@@ -24,12 +24,12 @@ fn raw_bed(intercept: Intercept) -> Bed {
 }
 
 /// Runs blocking code inside the client's namespaces.
-fn inside<T: Send>(bed: &Bed, work: impl FnOnce() -> anyhow::Result<T> + Send) -> T {
+pub(crate) fn inside<T: Send>(bed: &Bed, work: impl FnOnce() -> anyhow::Result<T> + Send) -> T {
     let client = bed.client().expect("a client");
     bed.namespace(&client).expect("its namespace").run(work).expect("inside")
 }
 
-fn dial(address: SocketAddr) -> anyhow::Result<TcpStream> {
+pub(crate) fn dial(address: SocketAddr) -> anyhow::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)

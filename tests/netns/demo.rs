@@ -15,7 +15,7 @@ fn examples() -> PathBuf {
 }
 
 /// The programs, where every user can reach them.
-fn programs(folder: &Path) -> PathBuf {
+pub(crate) fn programs(folder: &Path) -> PathBuf {
     let own = std::env::current_exe().expect("own path");
     let built = own.ancestors().nth(2).expect("a folder");
     for name in ["isthmus", "isthmus-init", "isthmus-sidecar", "isthmus-controller"] {
@@ -27,14 +27,14 @@ fn programs(folder: &Path) -> PathBuf {
     folder.join("isthmus")
 }
 
-fn open_folder() -> tempfile::TempDir {
+pub(crate) fn open_folder() -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).expect("open");
     folder
 }
 
-fn shown(output: &Output) -> String {
+pub(crate) fn shown(output: &Output) -> String {
     format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

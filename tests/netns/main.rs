@@ -9,3 +9,5 @@ mod change;
 mod demo;
 mod faults;
 mod gamma;
+mod interception;
+mod platform;
