@@ -113,8 +113,19 @@ impl Drop for Stream {
 pub(crate) struct SendError {
     /// Why.
     pub(crate) error: hyper::Error,
-    /// Not a byte of it was sent, or the endpoint says that it did not look at it.
-    pub(crate) is_unprocessed: bool,
+    /// What that says about the request.
+    pub(crate) failure: Failure,
+}
+
+/// What is known of a request without a response.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Failure {
+    /// Its connection ended before it was sent, or the endpoint says that it was going away and did not look at it.
+    Unsent,
+    /// The endpoint refused this stream unseen; the connection lives on.
+    Refused,
+    /// It may have been looked at.
+    Lost,
 }
 
 impl Lease {
@@ -132,20 +143,25 @@ impl Lease {
         sent.map_err(|mut error| {
             let is_unsent = error.take_message().is_some();
             let error = error.into_error();
-            let is_unprocessed = is_unsent || was_refused(&error);
+            let failure = match is_unsent || is_going_away(&error) {
+                true => Failure::Unsent,
+                false if was_refused(&error) => Failure::Refused,
+                false => Failure::Lost,
+            };
             if let Kind::Http2(stream) = &self.kind {
                 stream.0.usage.retired.set(stream.0.usage.retired.get() || stream.0.sender.is_closed() || is_going_away(&error));
             }
-            SendError { error, is_unprocessed }
+            SendError { error, failure }
         })
     }
 }
 
-/// REFUSED_STREAM, and streams above the last one of a GOAWAY, were never processed (RFC 9113 sections 6.8 and 8.7).
+/// REFUSED_STREAM: it was never processed (RFC 9113 section 8.7).
 fn was_refused(error: &hyper::Error) -> bool {
-    http2_error(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM)) || is_going_away(error)
+    http2_error(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
+/// A stream above the last one of a GOAWAY was never processed (RFC 9113 section 6.8).
 fn is_going_away(error: &hyper::Error) -> bool {
     http2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
 }

@@ -1,6 +1,6 @@
 //! End-to-end tests: the real programs in real network namespaces. They need root, or run as `make test` says.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod attachment;
 mod backends;
@@ -9,5 +9,6 @@ mod change;
 mod demo;
 mod faults;
 mod gamma;
+mod http;
 mod interception;
 mod platform;

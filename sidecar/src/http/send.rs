@@ -15,7 +15,7 @@ use super::body::{BodyError, Counted, Replayable, Used};
 use super::head;
 use crate::balance::{self, Circumstances};
 use crate::connect::ConnectError;
-use crate::pool::{Reuse, SendError, Transport};
+use crate::pool::{Failure, Reuse, SendError, Transport};
 use crate::reason::Reason;
 use crate::snapshot::{EndpointState, LiveBackend, LiveEndpoint};
 use crate::telemetry::Record;
@@ -158,7 +158,9 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, record: &mut 
                 if !may_repeat(&failed, lease.is_reused() && reuse == Reuse::Allowed, prepared) || attempts >= ATTEMPTS_MAX {
                     return Err(reason(&failed.error));
                 }
-                reuse = Reuse::Refused;
+                if failed.failure != Failure::Refused {
+                    reuse = Reuse::Refused;
+                }
                 worker.shared.telemetry.endpoint_retry();
                 record.told().retries += 1;
             }
@@ -175,7 +177,7 @@ fn may_repeat(failed: &SendError, was_reused: bool, prepared: &Prepared) -> bool
     }
     let is_harmless = head::is_idempotent(&prepared.parts.method) || prepared.body.is_untouched();
     let ended = !failed.error.is_parse() && !failed.error.is_user();
-    failed.is_unprocessed || (was_reused && ended && is_harmless)
+    failed.failure != Failure::Lost || (was_reused && ended && is_harmless)
 }
 
 fn reason(error: &hyper::Error) -> Reason {

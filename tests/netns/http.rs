@@ -1,0 +1,345 @@
+//! HTTP on its way through the sidecar: versions, filters, affinity, what is sent again, upgrades, and what is told about it all.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use http::{Method, Version};
+use lab::client::Ask;
+use lab::lab::Options;
+use serde_json::Value;
+use tests::{Bed, who, yaml};
+
+use super::bytes::{PATIENCE, dial, inside};
+
+const STORE: &str = "store.default.svc.clusterset.local";
+
+/// `store` in west and a route from it.
+fn bed(rules: &[String], more: Vec<(&str, String)>) -> Bed {
+    let mut files = vec![
+        ("west/client.yaml", yaml::client("default")),
+        ("west/store.yaml", yaml::exported("store", "default", 1)),
+        ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], rules)),
+    ];
+    files.extend(more);
+    Bed::start(&files, Options::default()).expect("a lab")
+}
+
+fn speaking(name: &str, app_protocol: &str) -> String {
+    let ports = format!("[{{port: 80, targetPort: 8080, appProtocol: {app_protocol}}}]");
+    let pods = yaml::deployment(name, "default", 1, "[{containerPort: 8080}]");
+    yaml::all(&[pods, yaml::service(name, "default", &ports, ""), yaml::export(name, "default")])
+}
+
+#[test]
+fn either_version_reaches_a_backend_of_either_version() {
+    let rules = [yaml::to_import("/two", "two"), yaml::to_import("/one", "one"), yaml::to_import("/", "store")];
+    let bed = bed(&rules, vec![("east/apps.yaml", yaml::all(&[speaking("two", "kubernetes.io/h2c"), speaking("one", "http")]))]);
+    let client = bed.client().expect("a client");
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for (target, spoken) in [("/two?x=1&trailer", "HTTP/2.0"), ("/one?x=1&trailer", "HTTP/1.1"), ("/?x=1", "HTTP/1.1")] {
+            let ask = Ask {
+                method: Method::POST,
+                headers: vec![("te".to_owned(), "trailers".to_owned()), ("x-mine".to_owned(), "1".to_owned())],
+                body: Bytes::from_static(b"some body"),
+                ..Ask::get(STORE, target)
+            };
+            let answer = bed.ask_in(&client, STORE, version, &ask).expect("an answer");
+            let seen = answer.seen();
+            assert_eq!(
+                (seen["protocol"].as_str(), seen["body"].as_str()),
+                (Some(spoken), Some("some body")),
+                "{version:?} {target}: {seen}"
+            );
+            assert_eq!(
+                (seen["host"].as_str(), seen["query"].as_str()),
+                (Some(STORE), target.split_once('?').map(|(_, query)| query)),
+                "{seen}"
+            );
+            if target.starts_with("/two") {
+                let trailer = answer.trailers.as_ref().and_then(|trailers| trailers.get("x-trailer"));
+                assert!(trailer.is_some() || version == Version::HTTP_11, "trailers pass: {answer:?}");
+            }
+        }
+    }
+    // gRPC needs HTTP/2 all the way, whatever the port says or does not say.
+    let grpc =
+        Ask { method: Method::POST, headers: vec![("content-type".to_owned(), "application/grpc".to_owned())], ..Ask::get(STORE, "/") };
+    let answer = bed.ask_in(&client, STORE, Version::HTTP_2, &grpc).expect("an answer");
+    assert_eq!(answer.seen()["protocol"], "HTTP/2.0");
+}
+
+#[test]
+fn filters_are_obeyed_in_their_order() {
+    let headers = "{matches: [{path: {value: /headers}}], filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, \
+                   value: new}], add: [{name: x-add, value: more}], remove: [x-gone]}}, {type: ResponseHeaderModifier, \
+                   responseHeaderModifier: {set: [{name: x-served-by, value: hidden}], add: [{name: x-extra, value: \"1\"}]}}], backendRefs: [B]}";
+    let rewrite = "{matches: [{path: {value: /old}}], filters: [{type: URLRewrite, urlRewrite: {hostname: other.example.com, path: {type: \
+                   ReplacePrefixMatch, replacePrefixMatch: /new}}}], backendRefs: [B]}";
+    let redirect = "{matches: [{path: {value: /moved}}], filters: [{type: RequestRedirect, requestRedirect: {scheme: https, path: {type: \
+                    ReplaceFullPath, replaceFullPath: /there}, statusCode: 301}}]}";
+    let here = "{matches: [{path: {value: /here}}], filters: [{type: RequestRedirect, requestRedirect: {hostname: example.org}}]}";
+    let rules = [headers, rewrite, redirect, here].map(|rule| rule.replace("[B]", &format!("[{}]", yaml::import("store", ""))));
+    let ports = "[{name: http, port: 80, targetPort: 8080}, {name: alt, port: 8080, targetPort: 8080}]";
+    let store = yaml::all(&[
+        yaml::deployment("store", "default", 1, "[{containerPort: 8080}]"),
+        yaml::service("store", "default", ports, ""),
+        yaml::export("store", "default"),
+    ]);
+    let bed = bed(&rules, vec![("west/store.yaml", store)]);
+    let client = bed.client().expect("a client");
+
+    let ask =
+        Ask { headers: vec![("x-gone".to_owned(), "1".to_owned()), ("x-add".to_owned(), "one".to_owned())], ..Ask::get(STORE, "/headers") };
+    let answer = bed.ask(&client, STORE, &ask).expect("an answer");
+    let seen: BTreeSet<(String, String)> = serde_json::from_value(answer.seen()["headers"].clone()).expect("pairs");
+    let has = |name: &str, value: &str| seen.contains(&(name.to_owned(), value.to_owned()));
+    assert!(has("x-set", "new") && has("x-add", "one") && has("x-add", "more") && !has("x-gone", "1"), "{seen:?}");
+    assert_eq!((answer.header("x-served-by"), answer.header("x-extra")), (Some("hidden"), Some("1")));
+
+    let seen = bed.get(STORE, "/old/shelf?x=1").expect("an answer").seen();
+    assert_eq!((seen["host"].as_str(), seen["target"].as_str()), (Some("other.example.com"), Some("/new/shelf?x=1")), "{seen}");
+
+    let answer = bed.get(STORE, "/moved/x?y").expect("an answer");
+    let location = format!("https://{STORE}/there?y");
+    assert_eq!((answer.status.as_u16(), answer.header("location"), answer.reason()), (301, Some(location.as_str()), Some("redirect")));
+    let answer = bed.get(&format!("{STORE}:8080"), "/here/x").expect("an answer");
+    assert_eq!(answer.header("location"), Some("http://example.org:8080/here/x"), "the port that was dialled (D-14)");
+}
+
+#[test]
+fn affinity_keeps_one_endpoint() {
+    let app = |name: &str, more: &str| {
+        let pods = yaml::deployment(name, "default", 4, "[{containerPort: 8080}]");
+        yaml::all(&[pods, yaml::service(name, "default", "[{port: 80, targetPort: 8080}]", more), yaml::export(name, "default")])
+    };
+    let rules = [yaml::to_import("/sticky", "sticky"), yaml::to_import("/spread", "spread")];
+    let bed = bed(&rules, vec![("east/apps.yaml", yaml::all(&[app("sticky", "sessionAffinity: ClientIP"), app("spread", "")]))]);
+    let pods = |target: &str| -> BTreeSet<String> {
+        let one = || bed.get(STORE, target).expect("an answer").served_by().map(str::to_owned);
+        (0..50).filter_map(|_| one()).collect()
+    };
+    assert_eq!(pods("/sticky").len(), 1, "D-16");
+    assert!(pods("/spread").len() > 1);
+}
+
+/// A route to a pod in which a test's own server takes connections.
+fn own_server(app_protocol: &str) -> (Bed, TcpListener) {
+    let ports = format!("[{{port: 80, targetPort: 9000, appProtocol: {app_protocol}}}]");
+    let own = yaml::all(&[
+        yaml::deployment("own", "default", 1, "[]"),
+        yaml::service("own", "default", &ports, ""),
+        yaml::export("own", "default"),
+    ]);
+    let bed = bed(&[yaml::to_import("/", "own")], vec![("east/own.yaml", own)]);
+    let pod = bed.pod("east/default/own-0").expect("a pod");
+    let listener = bed.namespace(&pod).expect("its namespace").run(|| Ok(TcpListener::bind("[::]:9000")?)).expect("a listener");
+    (bed, listener)
+}
+
+fn head(stream: &mut BufReader<TcpStream>) -> String {
+    let mut text = String::new();
+    while !text.ends_with("\r\n\r\n") {
+        let length = stream.read_line(&mut text).expect("a line");
+        assert!(length > 0, "ended: {text}");
+    }
+    text
+}
+
+fn accept(listener: &TcpListener) -> BufReader<TcpStream> {
+    let (stream, _) = listener.accept().expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    BufReader::new(stream)
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn a_kept_connection_that_ends_before_any_answer_is_made_good() {
+    for (method, body, is_made_good) in [(Method::GET, "", true), (Method::PUT, "some body", true), (Method::POST, "", false)] {
+        let (bed, listener) = own_server("http");
+        let server: JoinHandle<usize> = std::thread::spawn(move || {
+            let mut first = accept(&listener);
+            head(&mut first);
+            first.get_mut().write_all(OK).expect("an answer");
+            // The second request on it gets no answer.
+            head(&mut first);
+            drop(first);
+            listener.set_nonblocking(!is_made_good).expect("set");
+            if !is_made_good {
+                return usize::from(listener.accept().is_ok());
+            }
+            let mut second = accept(&listener);
+            let text = head(&mut second);
+            let mut received = vec![0; text.contains("content-length: 9").then_some(9).unwrap_or_default()];
+            second.read_exact(&mut received).expect("the body, whole");
+            second.get_mut().write_all(OK).expect("an answer");
+            1
+        });
+        assert_eq!(bed.get(STORE, "/").expect("an answer").status, 200);
+        let client = bed.client().expect("a client");
+        let ask = Ask { method: method.clone(), body: Bytes::copy_from_slice(body.as_bytes()), ..Ask::get(STORE, "/") };
+        let answer = bed.ask(&client, STORE, &ask).expect("an answer");
+        if is_made_good {
+            assert_eq!(answer.status, 200, "{method}");
+        } else {
+            assert_eq!((answer.status.as_u16(), answer.reason()), (502, Some("endpoint_reset")), "{method}: twice might be once too often");
+        }
+        assert_eq!(server.join().expect("the server"), usize::from(is_made_good), "{method}");
+    }
+}
+
+#[test]
+fn a_refused_stream_is_sent_again() {
+    let (bed, listener) = own_server("kubernetes.io/h2c");
+    listener.set_nonblocking(true).expect("non-blocking");
+    let server = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+            let mut refused = 0;
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                let mut connection = h2::server::handshake(stream).await.expect("a handshake");
+                while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                    if refused < 2 {
+                        refused += 1;
+                        respond.send_reset(h2::Reason::REFUSED_STREAM);
+                        continue;
+                    }
+                    respond.send_response(http::Response::new(()), true).expect("an answer");
+                    connection.graceful_shutdown();
+                    // Drives the connection to its end.
+                    while connection.accept().await.is_some() {}
+                    return refused;
+                }
+            }
+        })
+    });
+    let client = bed.client().expect("a client");
+    let ask = Ask { method: Method::POST, body: Bytes::from_static(b"a body"), ..Ask::get(STORE, "/") };
+    assert_eq!(bed.ask(&client, STORE, &ask).expect("an answer").status, 200, "not processed, so also a POST");
+    assert_eq!(server.join().expect("the server"), 2);
+}
+
+#[test]
+fn an_upgraded_connection_carries_bytes_both_ways() {
+    let (bed, listener) = own_server("http");
+    let server = std::thread::spawn(move || {
+        let mut stream = accept(&listener);
+        let request = head(&mut stream).to_ascii_lowercase();
+        assert!(request.contains("upgrade: websocket") && request.contains("connection: upgrade"), "{request}");
+        stream
+            .get_mut()
+            .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nfirst")
+            .expect("switched");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).expect("bytes");
+        stream.get_mut().write_all(b" last").expect("bytes");
+        rest
+    });
+    let address: SocketAddr = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    let received = inside(&bed, move || {
+        let mut stream = BufReader::new(dial(address)?);
+        let request = format!("GET / HTTP/1.1\r\nHost: {STORE}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        stream.get_mut().write_all(request.as_bytes())?;
+        let answer = head(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 101") && answer.to_ascii_lowercase().contains("upgrade: websocket"), "{answer}");
+        let mut first = [0; 5];
+        stream.read_exact(&mut first)?;
+        stream.get_mut().write_all(b"from the client")?;
+        stream.get_mut().shutdown(std::net::Shutdown::Write)?;
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest)?;
+        Ok((first, rest))
+    });
+    assert_eq!(received, (*b"first", " last".to_owned()));
+    assert_eq!(server.join().expect("the server"), "from the client");
+}
+
+/// The access log once it has so many lines.
+fn log(bed: &Bed, count: usize) -> Vec<Value> {
+    let client = bed.client().expect("a client");
+    let end = std::time::Instant::now() + PATIENCE;
+    loop {
+        let lines = bed.access_log(&client).expect("a log");
+        if lines.len() >= count {
+            return lines;
+        }
+        assert!(std::time::Instant::now() < end, "{lines:?}");
+    }
+}
+
+#[test]
+fn every_request_is_told_with_the_reason_for_its_answer() {
+    let rule = format!("{{name: carts, matches: [{{path: {{value: /cart}}}}], backendRefs: [{}]}}", yaml::import("store", "port: 80"));
+    let bed = bed(&[rule], Vec::new());
+    let client = bed.client().expect("a client");
+    bed.get(STORE, "/cart/x?secret=1").expect("an answer");
+    bed.get(STORE, "/nowhere").expect("an answer");
+    let lines = log(&bed, 2);
+    let of = |index: usize, field: &str| lines[index][field].as_str().unwrap_or_default().to_owned();
+    assert_eq!(of(0, "frontend"), "ServiceImport/default/store/80");
+    assert_eq!((of(0, "route"), of(0, "rule")), ("default/store".to_owned(), "carts".to_owned()));
+    assert_eq!((of(0, "backend"), of(0, "source_cluster")), ("ServiceImport/default/store/80".to_owned(), "west".to_owned()));
+    assert_eq!((of(0, "path"), of(0, "reason")), ("/cart/x".to_owned(), String::new()), "no query in the log");
+    assert!(of(0, "endpoint").ends_with(":8080") && lines[0]["total_us"].as_u64() >= lines[0]["head_us"].as_u64(), "{}", lines[0]);
+    assert_eq!((lines[1]["status"].as_u64(), of(1, "reason")), (Some(404), "no_route".to_owned()));
+
+    let metrics = bed.sidecar_admin(&client, "/metrics").expect("metrics");
+    let counted = "isthmus_sidecar_requests_total{frontend=\"ServiceImport/default/store/80\",route=\"default/store\",rule=\"carts\"";
+    assert!(
+        metrics.contains(counted) && metrics.contains("reason=\"no_route\"") && metrics.contains("access_log_dropped_total 0"),
+        "{metrics}"
+    );
+    let config: Value = serde_json::from_str(&bed.sidecar_admin(&client, "/config").expect("config")).expect("JSON");
+    assert_eq!(config["frontends"][0]["routes"][0]["rules"][0]["backends"][0]["endpoints"].as_array().map(Vec::len), Some(2), "{config}");
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_any_more_is_told_and_let_go() {
+    let (bed, listener) = own_server("http");
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    let mut stream = inside(&bed, move || dial(address));
+    stream.write_all(format!("GET / HTTP/1.1\r\nHost: {STORE}\r\n\r\n").as_bytes()).expect("sent");
+    let mut endpoint = accept(&listener);
+    head(&mut endpoint);
+    drop(stream);
+    let line = log(&bed, 1).remove(0);
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(0), Some("client_gone")), "{line}");
+    assert_eq!(endpoint.read(&mut [0]).expect("an end"), 0, "the endpoint need not go on either");
+}
+
+#[test]
+fn what_a_kubelet_reaches_tells_nothing_about_routes() {
+    let files = [("west/client.yaml", yaml::client("default")), ("west/store.yaml", yaml::exported("store", "default", 1))];
+    let options = Options { sidecar_arguments: vec!["--health=[::]:15020".to_owned()], ..Options::default() };
+    let bed = Bed::start(&files, options).expect("a lab");
+    let client = bed.client().expect("a client");
+    let store = bed.pod("west/default/store-0").expect("a pod");
+    let address = SocketAddr::new(bed.addresses(&client).expect("addresses")[0], 15020);
+    for (target, status) in [("/livez", 200), ("/readyz", 200), ("/metrics", 200), ("/config", 404)] {
+        let answer = bed.ask(&store, &address.to_string(), &Ask::get("x", target)).expect("an answer");
+        assert_eq!(answer.status.as_u16(), status, "{target}");
+    }
+    let admin = SocketAddr::new(address.ip(), 15000).to_string();
+    bed.ask(&store, &admin, &Ask::get("x", "/config")).expect_err("the admin port is on loopback only");
+}
+
+#[test]
+fn a_server_that_is_gone_is_passed_over() {
+    let mut bed = bed(&[yaml::to_import("/", "many")], vec![("east/many.yaml", yaml::exported("many", "default", 3))]);
+    let gone = bed.pod("east/default/many-0").expect("a pod");
+    bed.stop_server(&gone).expect("stopped");
+    for _ in 0..30 {
+        assert_eq!(who(&bed.get(STORE, "/").expect("an answer")), "east/many", "its endpoint is still listed");
+    }
+    for name in ["east/default/many-1", "east/default/many-2"] {
+        let pod = bed.pod(name).expect("a pod");
+        bed.stop_server(&pod).expect("stopped");
+    }
+    let answer = bed.get(STORE, "/").expect("an answer");
+    assert_eq!((answer.status.as_u16(), answer.reason()), (503, Some("connect_failed")));
+}
