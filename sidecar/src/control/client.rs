@@ -283,3 +283,6 @@ fn answers<T>(followed: &mut Followed<T>, type_url: &str) -> Vec<DeltaDiscoveryR
     };
     nonces.map(answer).collect()
 }
+
+#[cfg(test)]
+mod tests;
