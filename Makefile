@@ -3,7 +3,7 @@ CARGO ?= cargo
 # Static binaries need an explicit target, else build scripts and proc-macros would be linked statically too.
 STATIC_TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: help demo test check fmt clippy doc build static clean
+.PHONY: help demo test check fmt clippy doc build static cost clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,10 @@ check: fmt clippy test doc static ## the one gate: fmt, clippy, tests, docs, sta
 
 static: ## statically linked programs for images
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(STATIC_TARGET) -p isthmus-init
+
+cost: ## what the sidecar costs: CPU time a request, memory (release build)
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p isthmus-tests --example proxy_cost
 
 clean: ## remove what was built
 	$(CARGO) clean

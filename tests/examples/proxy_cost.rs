@@ -1,0 +1,107 @@
+//! What the sidecar costs: CPU time a request, and memory. `make cost`.
+//!
+//! CPU time is the sidecar's own, all its threads, from the kernel's scheduler statistics; it says little about latency and is steady where wall
+//! time is not. Everything runs on this machine, so compare only within one run.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use http::Version;
+use lab::client::{Ask, Connection};
+use lab::lab::Options;
+use tests::{Bed, yaml};
+
+const STORE: &str = "store.default.svc.clusterset.local";
+const ROUNDS: usize = 5;
+const REQUESTS: usize = 20_000;
+const IDLE_CONNECTIONS: usize = 256;
+
+fn main() -> anyhow::Result<()> {
+    let files = [
+        ("west/client.yaml", yaml::client("default")),
+        ("west/apps.yaml", yaml::all(&[yaml::exported("store", "default", 1), yaml::exported("cart", "default", 1)])),
+        ("east/cart.yaml", yaml::exported("cart", "default", 1)),
+        ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], &[yaml::to_import("/cart", "cart")])),
+    ];
+    let bed = Bed::start(&files, Options::default())?;
+    let pid = bed.sidecar_pid(&bed.client()?)?;
+    println!("RSS idle: {} KiB", rss_kib(pid)?);
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for connections in [1, 32] {
+            run(&bed, pid, version, connections, REQUESTS / 10)?;
+            let mut costs = Vec::new();
+            for _ in 0..ROUNDS {
+                costs.push(run(&bed, pid, version, connections, REQUESTS)?);
+            }
+            costs.sort_by(f64::total_cmp);
+            let [least, .., most] = costs[..] else { continue };
+            println!(
+                "{version:?}, {connections:2} connections: {:.1} us of CPU a request (median of {ROUNDS} rounds of {REQUESTS}, {least:.1} to \
+                 {most:.1})",
+                costs[ROUNDS / 2]
+            );
+        }
+    }
+    let address = bed.address(&bed.client()?, STORE)?;
+    bed.namespace(&bed.client()?)?.block_on(|| async {
+        let mut kept = Vec::new();
+        for _ in 0..IDLE_CONNECTIONS {
+            let mut connection = Connection::open(address, Version::HTTP_11).await?;
+            connection.ask(&Ask::get(STORE, "/cart")).await?;
+            kept.push(connection);
+        }
+        println!("RSS with {IDLE_CONNECTIONS} connections: {} KiB", rss_kib(pid)?);
+        Ok(())
+    })
+}
+
+/// Microseconds of CPU time a request.
+fn run(bed: &Bed, pid: u32, version: Version, connections: usize, requests: usize) -> anyhow::Result<f64> {
+    let client = bed.client()?;
+    let address = bed.address(&client, STORE)?;
+    let began = Instant::now();
+    let before = cpu_ns(pid)?;
+    bed.namespace(&client)?.block_on(|| async {
+        let mut flows = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            flows.spawn(async move {
+                let mut connection = Connection::open(address, version).await?;
+                let ask = Ask::get(STORE, "/cart");
+                for _ in 0..requests / connections {
+                    let answer = connection.ask(&ask).await?;
+                    ensure!(answer.status == 200, "{answer:?}");
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(flow) = flows.join_next().await {
+            flow??;
+        }
+        Ok(())
+    })?;
+    let done = requests / connections * connections;
+    let spent = cpu_ns(pid)? - before;
+    eprintln!("{version:?} {connections}: {:.0} requests/s", f64_of(done) / began.elapsed().as_secs_f64());
+    Ok(f64_of(usize::try_from(spent)?) / 1e3 / f64_of(done))
+}
+
+fn f64_of(number: usize) -> f64 {
+    u32::try_from(number / 1000).map_or(f64::MAX, f64::from) * 1e3 + u32::try_from(number % 1000).map_or(0.0, f64::from)
+}
+
+/// Nanoseconds that all threads have run.
+fn cpu_ns(pid: u32) -> anyhow::Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        total += text.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
+    }
+    Ok(total)
+}
+
+fn rss_kib(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    line.split_whitespace().next().context("VmRSS")?.parse().context("VmRSS")
+}
