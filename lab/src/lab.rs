@@ -71,6 +71,8 @@ pub struct Options {
     pub controller_arguments: Vec<String>,
     /// Controllers are started later, by hand.
     pub without_controllers: bool,
+    /// Sidecars write no access log.
+    pub without_access_log: bool,
 }
 
 /// A running lab.

@@ -118,10 +118,12 @@ impl Pod {
             format!("--namespace={}", self.name.namespace),
             format!("--pod={}", self.name.name),
             format!("--cluster={}", self.name.cluster),
-            format!("--access-log={}", access_log.display()),
             "--drain-grace-s=1".to_owned(),
             "--workers=1".to_owned(),
         ];
+        if !options.without_access_log {
+            arguments.push(format!("--access-log={}", access_log.display()));
+        }
         if options.intercept == Intercept::Exact {
             arguments.push(format!("--vip-socket={}", self.socket().display()));
         }

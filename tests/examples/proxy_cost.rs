@@ -18,15 +18,22 @@ const REQUESTS: usize = 20_000;
 const IDLE_CONNECTIONS: usize = 256;
 
 fn main() -> anyhow::Result<()> {
+    for without_access_log in [true, false] {
+        println!("{}", if without_access_log { "without an access log" } else { "with an access log" });
+        measure(Options { without_access_log, ..Options::default() })?;
+    }
+    Ok(())
+}
+
+fn measure(options: Options) -> anyhow::Result<()> {
     let files = [
         ("west/client.yaml", yaml::client("default")),
         ("west/apps.yaml", yaml::all(&[yaml::exported("store", "default", 1), yaml::exported("cart", "default", 1)])),
-        ("east/cart.yaml", yaml::exported("cart", "default", 1)),
         ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], &[yaml::to_import("/cart", "cart")])),
     ];
-    let bed = Bed::start(&files, Options::default())?;
+    let bed = Bed::start(&files, options)?;
     let pid = bed.sidecar_pid(&bed.client()?)?;
-    println!("RSS idle: {} KiB", rss_kib(pid)?);
+    println!("  RSS idle: {} KiB", rss_kib(pid)?);
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for connections in [1, 32] {
             run(&bed, pid, version, connections, REQUESTS / 10)?;
@@ -37,7 +44,7 @@ fn main() -> anyhow::Result<()> {
             costs.sort_by(f64::total_cmp);
             let [least, .., most] = costs[..] else { continue };
             println!(
-                "{version:?}, {connections:2} connections: {:.1} us of CPU a request (median of {ROUNDS} rounds of {REQUESTS}, {least:.1} to \
+                "  {version:?}, {connections:2} connections: {:.1} us of CPU a request (median of {ROUNDS} rounds of {REQUESTS}; {least:.1} to \
                  {most:.1})",
                 costs[ROUNDS / 2]
             );
@@ -51,7 +58,7 @@ fn main() -> anyhow::Result<()> {
             connection.ask(&Ask::get(STORE, "/cart")).await?;
             kept.push(connection);
         }
-        println!("RSS with {IDLE_CONNECTIONS} connections: {} KiB", rss_kib(pid)?);
+        println!("  RSS with {IDLE_CONNECTIONS} connections: {} KiB", rss_kib(pid)?);
         Ok(())
     })
 }
