@@ -63,7 +63,7 @@ pub enum Intercept {
 /// `request`.
 #[derive(Args, Clone, Debug)]
 pub struct Request {
-    /// Method and URL, for example GET http://store.default.svc.clusterset.local/cart; GET may be left out
+    /// Method and URL, for example GET store.default.svc.clusterset.local/cart; GET may be left out
     #[arg(required = true, num_args = 1..=2)]
     pub what: Vec<String>,
     /// Header, 'NAME: VALUE'; may be repeated

@@ -10,7 +10,7 @@ use clap::Parser;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "isthmus-sidecar", version, args_override_self = true)]
 pub struct Config {
-    /// The controller of this cluster, for example http://isthmus-controller:15010
+    /// The controller of this cluster, for example <http://isthmus-controller:15010>
     #[arg(long, env = "ISTHMUS_CONTROLLER")]
     pub controller: String,
     /// Namespace of this pod; decides which consumer routes apply

@@ -2,36 +2,30 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use parking_lot::Mutex;
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Connections to endpoints and original destinations at once, of the whole pod.
 const OWN_CONNECTIONS_MAX: usize = 20_000;
 /// An address that does not answer for so long counts as unreachable.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Local address and destination of a connection.
+type Ends = (SocketAddr, SocketAddr);
 
 /// Opens connections.
 #[derive(Debug)]
 pub(crate) struct Connector {
     mark: Option<u32>,
     free: Arc<Semaphore>,
-    ports: Arc<Mutex<HashSet<(Family, u16)>>>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum Family {
-    V4,
-    V6,
-}
-
-fn family(address: SocketAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
+    own: Arc<Mutex<HashSet<Ends>>>,
 }
 
 /// Why there is no connection.
@@ -51,46 +45,57 @@ pub(crate) enum ConnectError {
 /// Holds a connection's place in the count and in the loop guard's list.
 #[derive(Debug)]
 pub(crate) struct Place {
-    port: (Family, u16),
-    ports: Arc<Mutex<HashSet<(Family, u16)>>>,
+    ends: Ends,
+    own: Arc<Mutex<HashSet<Ends>>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.ports.lock().remove(&self.port);
+        self.own.lock().remove(&self.ends);
     }
 }
 
 impl Connector {
     /// Connections carry `mark` if it is given.
     pub(crate) fn new(mark: Option<u32>) -> Self {
-        Self { mark, free: Arc::new(Semaphore::new(OWN_CONNECTIONS_MAX)), ports: Arc::default() }
+        Self { mark, free: Arc::new(Semaphore::new(OWN_CONNECTIONS_MAX)), own: Arc::default() }
     }
 
     /// Connects; the place has to live as long as the stream.
     pub(crate) async fn connect(&self, address: SocketAddr) -> Result<(TcpStream, Place), ConnectError> {
         let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| ConnectError::TooMany)?;
-        let (socket, any) = match family(address) {
-            Family::V4 => (TcpSocket::new_v4()?, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
-            Family::V6 => (TcpSocket::new_v6()?, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))),
-        };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
         if let Some(mark) = self.mark {
-            SockRef::from(&socket).set_mark(mark)?;
+            socket.set_mark(mark)?;
         }
-        socket.set_nodelay(true)?;
-        // The port is taken and noted before the first packet leaves, so that a connection that comes back to the listener is always known.
-        // No other socket of the pod can get the same port while this one has it.
-        socket.bind(any)?;
-        let port = (family(address), socket.local_addr()?.port());
-        self.ports.lock().insert(port);
-        let place = Place { port, ports: Arc::clone(&self.ports), _permit: permit };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, socket.connect(address)).await.map_err(|_| ConnectError::TimedOut)??;
-        Ok((stream, place))
+        let place = self.begin(&socket, address, permit)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        tokio::time::timeout(CONNECT_TIMEOUT, stream.writable()).await.map_err(|_| ConnectError::TimedOut)??;
+        match stream.take_error()? {
+            None => Ok((stream, place)),
+            Some(error) => Err(error.into()),
+        }
     }
 
-    /// Whether `peer` is one of the sidecar's own sockets: a connection from it is a loop.
-    pub(crate) fn is_own(&self, peer: SocketAddr) -> bool {
-        self.ports.lock().contains(&(family(peer), peer.port()))
+    /// Begins to connect and notes both ends. The lock is held meanwhile: should the connection come back to the listener, whoever accepts it
+    /// asks [`Self::is_own`] and waits for the note.
+    fn begin(&self, socket: &Socket, address: SocketAddr, permit: OwnedSemaphorePermit) -> io::Result<Place> {
+        let mut own = self.own.lock();
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {}
+            Err(error) => return Err(error),
+        }
+        let local = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a local address that is none"))?;
+        own.insert((local, address));
+        Ok(Place { ends: (local, address), own: Arc::clone(&self.own), _permit: permit })
+    }
+
+    /// Whether a connection from `peer` to `destination` is one of the sidecar's own: a loop.
+    pub(crate) fn is_own(&self, peer: SocketAddr, destination: SocketAddr) -> bool {
+        self.own.lock().contains(&(peer, destination))
     }
 }

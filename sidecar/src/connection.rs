@@ -1,6 +1,7 @@
 //! The walk of a connection: guard against loops, then HTTP where routes are in force, else pass-through.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,6 @@ use crate::listener::Accepted;
 use crate::passthrough;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
-use std::net::SocketAddr;
 
 /// A connection to a frontend whose routes are not here yet waits for them this long.
 const FRONTEND_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<
     let Accepted { stream, destination, peer, permit } = accepted;
     let _permit = permit;
     let stream = TcpStream::from_std(stream)?;
-    if stream.local_addr()? == destination || worker.shared.connector.is_own(peer) {
+    if stream.local_addr()? == destination || worker.shared.connector.is_own(peer, destination) {
         warn!(%destination, %peer, "refused: the connection leads back to the sidecar");
         worker.shared.telemetry.connection(ConnectionKind::Refused);
         passthrough::reset(&stream);

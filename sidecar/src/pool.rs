@@ -29,6 +29,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const STREAMS_MAX: usize = 100;
 /// Largest head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Fields in it.
+const HEADERS_MAX: usize = 256;
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// How an endpoint is spoken to. Part of a connection's key; TLS by policy and peer identity will be others.
@@ -257,7 +259,7 @@ impl Pool {
 
 async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<http1::SendRequest<Outgoing>, ConnectError> {
     let (stream, place) = connector.connect(address).await?;
-    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).clone();
+    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).clone();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
     // Ends with its last sender, or with the endpoint's side.
     tokio::task::spawn_local(async move {

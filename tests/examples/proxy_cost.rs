@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use http::Version;
 use lab::client::{Ask, Connection};
-use lab::lab::Options;
+use lab::lab::{Intercept, Options};
 use tests::{Bed, yaml};
 
 const STORE: &str = "store.default.svc.clusterset.local";
@@ -18,11 +18,20 @@ const REQUESTS: usize = 20_000;
 const IDLE_CONNECTIONS: usize = 256;
 
 fn main() -> anyhow::Result<()> {
+    println!("bytes passed through, for comparison");
+    pass_through()?;
     for without_access_log in [true, false] {
         println!("{}", if without_access_log { "without an access log" } else { "with an access log" });
         measure(Options { without_access_log, ..Options::default() })?;
     }
     Ok(())
+}
+
+/// The same requests to a VIP without a route: what the kernel's part and copying cost.
+fn pass_through() -> anyhow::Result<()> {
+    let files = [("west/client.yaml", yaml::client("default")), ("west/apps.yaml", yaml::exported("store", "default", 1))];
+    let bed = Bed::start(&files, Options { intercept: Intercept::Cidr, without_access_log: true, ..Options::default() })?;
+    rounds(&bed, &[Version::HTTP_11])
 }
 
 fn measure(options: Options) -> anyhow::Result<()> {
@@ -34,22 +43,7 @@ fn measure(options: Options) -> anyhow::Result<()> {
     let bed = Bed::start(&files, options)?;
     let pid = bed.sidecar_pid(&bed.client()?)?;
     println!("  RSS idle: {} KiB", rss_kib(pid)?);
-    for version in [Version::HTTP_11, Version::HTTP_2] {
-        for connections in [1, 32] {
-            run(&bed, pid, version, connections, REQUESTS / 10)?;
-            let mut costs = Vec::new();
-            for _ in 0..ROUNDS {
-                costs.push(run(&bed, pid, version, connections, REQUESTS)?);
-            }
-            costs.sort_by(f64::total_cmp);
-            let [least, .., most] = costs[..] else { continue };
-            println!(
-                "  {version:?}, {connections:2} connections: {:.1} us of CPU a request (median of {ROUNDS} rounds of {REQUESTS}; {least:.1} to \
-                 {most:.1})",
-                costs[ROUNDS / 2]
-            );
-        }
-    }
+    rounds(&bed, &[Version::HTTP_11, Version::HTTP_2])?;
     let address = bed.address(&bed.client()?, STORE)?;
     bed.namespace(&bed.client()?)?.block_on(|| async {
         let mut kept = Vec::new();
@@ -61,6 +55,27 @@ fn measure(options: Options) -> anyhow::Result<()> {
         println!("  RSS with {IDLE_CONNECTIONS} connections: {} KiB", rss_kib(pid)?);
         Ok(())
     })
+}
+
+fn rounds(bed: &Bed, versions: &[Version]) -> anyhow::Result<()> {
+    let pid = bed.sidecar_pid(&bed.client()?)?;
+    for version in versions.iter().copied() {
+        for connections in [1, 32] {
+            run(bed, pid, version, connections, REQUESTS / 10)?;
+            let mut costs = Vec::new();
+            for _ in 0..ROUNDS {
+                costs.push(run(bed, pid, version, connections, REQUESTS)?);
+            }
+            costs.sort_by(f64::total_cmp);
+            let [least, .., most] = costs[..] else { continue };
+            println!(
+                "  {version:?}, {connections:2} connections: {:.1} us of CPU a request (median of {ROUNDS} rounds of {REQUESTS}; {least:.1} to \
+                 {most:.1})",
+                costs[ROUNDS / 2]
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Microseconds of CPU time a request.

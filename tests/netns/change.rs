@@ -79,6 +79,28 @@ fn no_request_fails_and_each_follows_the_newest_state() {
     }
 }
 
+#[test]
+fn no_request_fails_when_http2_backends_restart() {
+    let green = || {
+        let ports = "[{port: 80, targetPort: 8080, appProtocol: kubernetes.io/h2c}]";
+        let pods = yaml::deployment("green", "default", 2, "[{containerPort: 8080}]");
+        yaml::all(&[pods, yaml::service("green", "default", ports, ""), yaml::export("green", "default")])
+    };
+    let files = [
+        ("west/client.yaml", yaml::client("default")),
+        ("west/apps.yaml", yaml::all(&[yaml::exported("store", "default", 1), green()])),
+        ("east/apps.yaml", green()),
+        ("west/route.yaml", route_to(&[("green", 1)])),
+    ];
+    let mut bed = Bed::start(&files, Options::default()).expect("a lab");
+    let load = Load::start(&bed, &bed.client().expect("a client"), STORE, "/").expect("traffic");
+    for cluster in ["west", "east", "west"] {
+        bed.restart(&format!("{cluster}/default/green")).expect("in force");
+        assert_eq!(from_now_on(&load, 40), set(&["west/green", "east/green"]));
+    }
+    answered(&load.finish().expect("the rest"));
+}
+
 /// Asks twice on one connection, with a change in between; gives who answered first and what became of the second.
 fn around(bed: &mut Bed, version: Version, change: impl FnOnce(&mut Bed)) -> (String, anyhow::Result<String>) {
     let client = bed.client().expect("a client");

@@ -83,13 +83,7 @@ fn without_root_a_user_namespace_is_used() {
     let program = programs(folder.path());
     // The manifests, where that user can read them.
     let manifests = folder.path().join("gamma");
-    for cluster in ["west", "east"] {
-        std::fs::create_dir_all(manifests.join(cluster)).expect("a folder");
-        for entry in std::fs::read_dir(examples().join("gamma").join(cluster)).expect("the example") {
-            let path = entry.expect("an entry").path();
-            std::fs::copy(&path, manifests.join(cluster).join(path.file_name().expect("a name"))).expect("copied");
-        }
-    }
+    copy_example("gamma", &manifests);
     let ask = |request: &str| {
         let mut command = Command::new(&program);
         command.arg("demo").arg(&manifests).args(["--request", request]).env("HOME", "/").uid(SOMEBODY).gid(SOMEBODY);
@@ -145,6 +139,39 @@ fn an_interrupted_demo_leaves_nothing_behind() {
         assert!(child.wait().expect("its end").success());
         assert!(children.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "{children:?}");
         assert_eq!(std::fs::read_dir(&temporary).expect("the folder").count(), 0, "no file is left");
+    }
+}
+
+#[test]
+fn in_the_shell_of_a_demo_edits_take_effect() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = open_folder();
+    let program = programs(folder.path());
+    let manifests = folder.path().join("gamma");
+    copy_example("gamma", &manifests);
+    // The route's new rule is asked for until it is in force; the test's own time limit is the demo's.
+    let script = format!(
+        "#!/bin/sh\nisthmus request GET http://store.default.svc.clusterset.local/other\nsed -i s,/cart,/other, {}\nuntil isthmus request GET \
+         http://store/other 2>&1 | grep x-served-by; do :; done\necho done\n",
+        manifests.join("west/route.yaml").display()
+    )
+    .replace("http://store/", "http://store.default.svc.clusterset.local/");
+    let shell = folder.path().join("shell");
+    std::fs::write(&shell, script).expect("written");
+    std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let output = Command::new(&program).arg("demo").arg(&manifests).arg("--shell").env("SHELL", &shell).output().expect("the program runs");
+    let text = shown(&output);
+    assert!(output.status.success() && text.contains("404 Not Found") && text.contains("x-isthmus-reason: no_route"), "{text}");
+    assert!(text.contains("in force after") && text.contains("/default/cart-") && text.contains("done"), "{text}");
+}
+
+fn copy_example(name: &str, to: &Path) {
+    for cluster in ["west", "east"] {
+        std::fs::create_dir_all(to.join(cluster)).expect("a folder");
+        for entry in std::fs::read_dir(examples().join(name).join(cluster)).expect("the example") {
+            let path = entry.expect("an entry").path();
+            std::fs::copy(&path, to.join(cluster).join(path.file_name().expect("a name"))).expect("copied");
+        }
     }
 }
 
