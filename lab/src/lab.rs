@@ -404,9 +404,9 @@ impl Lab {
     /// Ends a pod's sidecar with a signal and waits for its end.
     ///
     /// # Errors
-    /// There is no such pod.
+    /// There is no such pod, or the signal alone did not end it.
     pub fn end_sidecar(&mut self, pod: &PodName, with: Signal) -> anyhow::Result<()> {
-        self.get_mut(pod)?.end_sidecar(with);
+        ensure!(self.get_mut(pod)?.end_sidecar(with), "{pod}: {with} did not end the sidecar");
         Ok(())
     }
 

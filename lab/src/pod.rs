@@ -162,10 +162,8 @@ impl Pod {
     }
 
     /// Ends the sidecar with a signal, and waits for its end.
-    pub(crate) fn end_sidecar(&mut self, with: Signal) {
-        if let Some(mut sidecar) = self.sidecar.take() {
-            sidecar.end(with);
-        }
+    pub(crate) fn end_sidecar(&mut self, with: Signal) -> bool {
+        self.sidecar.take().is_some_and(|mut sidecar| sidecar.end(with))
     }
 
     /// Sends the sidecar a signal.

@@ -85,10 +85,10 @@ impl Process {
         Ok(())
     }
 
-    /// Ends it with a signal, and waits.
-    pub(crate) fn end(&mut self, with: Signal) {
+    /// Ends it with a signal, and waits; gives whether it ended by itself then.
+    pub(crate) fn end(&mut self, with: Signal) -> bool {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
-            return;
+            return true;
         }
         self.signal(with);
         let end = Instant::now() + STOP_MAX;
@@ -97,10 +97,11 @@ impl Process {
                 self.signal(Signal::SIGKILL);
                 // SIGKILL cannot be refused; a child that is gone needs no waiting.
                 let _ = self.child.wait();
-                return;
+                return false;
             }
             std::thread::sleep(LOOK_EVERY);
         }
+        true
     }
 
     /// Sends it a signal.

@@ -37,6 +37,9 @@ pub(crate) enum ConnectError {
     /// No answer within [`CONNECT_TIMEOUT`].
     #[error("no answer within {} s", CONNECT_TIMEOUT.as_secs())]
     TimedOut,
+    /// Someone else tried while this one waited.
+    #[error("another attempt failed a moment ago")]
+    FailedMeanwhile,
     /// The kernel's reason.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
@@ -14,9 +13,6 @@ use crate::listener::Accepted;
 use crate::passthrough;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
-
-/// A connection to a frontend whose routes are not here yet waits for them this long.
-const FRONTEND_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<()> {
@@ -34,12 +30,7 @@ pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<
         return Ok(());
     };
     if worker.frontend(&frontend).is_none() {
-        // A full queue means that others wait already; the next connection asks again.
-        let _ = worker.shared.demand.try_send(frontend.clone());
-        let mut published = worker.shared.published.clone();
-        let arrived = async { while worker.frontend(&frontend).is_none() && published.changed().await.is_ok() {} };
-        // Without its routes each request is told so.
-        let _ = tokio::time::timeout(FRONTEND_WAIT_MAX, arrived).await;
+        worker.wait_for(&frontend, destination).await;
     }
     http::serve(stream, frontend, destination, worker).await;
     Ok(())

@@ -73,6 +73,13 @@ pub(crate) enum Routes {
 }
 
 impl Connection {
+    /// Whether its routes have to come first.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.worker.frontend(&self.frontend).is_none()
+            && self.last.borrow().is_none()
+            && self.worker.dialled(self.destination).as_ref() == Some(&self.frontend)
+    }
+
     /// One look at the snapshot.
     pub(crate) fn routes(&self) -> Routes {
         if let Some(live) = self.worker.frontend(&self.frontend) {
@@ -84,9 +91,14 @@ impl Connection {
         }
         match self.worker.dialled(self.destination) {
             None => Routes::Gone,
-            Some(now) if now == self.frontend => Routes::NotLoaded,
-            // The VIP is another frontend's now, and this connection was never meant for that one (digest D-10).
-            Some(_) => self.last.borrow().as_ref().map_or(Routes::NotLoaded, |last| Routes::Here(Arc::clone(last))),
+            Some(now) => {
+                // Let go while this connection was idle: asked for again, and meanwhile the last form serves. Or the VIP is another
+                // frontend's now, and this connection was never meant for that one (digest D-10).
+                if now == self.frontend {
+                    self.worker.demand(&self.frontend);
+                }
+                self.last.borrow().as_ref().map_or(Routes::NotLoaded, |last| Routes::Here(Arc::clone(last)))
+            }
         }
     }
 }
@@ -112,6 +124,7 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
         Spoken::Other => ConnectionKind::Refused,
         Spoken::Nothing => return,
     };
+    meter.speaks(kind);
     let _open = worker.shared.telemetry.connection(kind);
     if kind == ConnectionKind::Refused {
         debug!(%destination, "refused: no HTTP, and the routes are HTTP routes");
@@ -124,6 +137,8 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
     if let Err(error) = served {
         debug!(%destination, %error, "client");
     }
+    // hyper lets go of an upgraded connection; it is still one until its bytes have ended.
+    connection.meter.emptied().await;
 }
 
 async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
@@ -166,10 +181,13 @@ async fn drive<F: Future<Output = hyper::Result<()>>>(
     tokio::select! {
         ended = served.as_mut() => return ended,
         () = connection.meter.expires(shared.limits) => {
-            if connection.meter.is_reading_head() {
-                // A head that does not end gets no more time.
-                return Ok(());
+            if connection.meter.is_quiet() {
+                // The other side may not even answer a farewell.
+                end_gracefully(served.as_mut());
+                return tokio::time::timeout(shared.limits.head, served).await.unwrap_or(Ok(()));
             }
+            // A head that does not end, or a client that does not read: it gets no more time.
+            return Ok(());
         }
         () = shared.farewell.cancelled() => {}
     }

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tracing::debug;
 
-use crate::connect::{ConnectError, Connector};
+use crate::connect::{ConnectError, Connector, Place};
 use crate::http::LocalExec;
 use crate::http::body::Outgoing;
 
@@ -55,13 +55,37 @@ pub(crate) enum Reuse {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     http1: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-    http2: RefCell<HashMap<SocketAddr, Rc<Mutex<Vec<Multiplexed>>>>>,
+    http2: RefCell<HashMap<SocketAddr, Rc<Group>>>,
+}
+
+/// The HTTP/2 connections to one endpoint.
+#[derive(Debug, Default)]
+struct Group {
+    connections: RefCell<Vec<Multiplexed>>,
+    /// One opens, the others wait and share what comes of it: a connection, or the time of the failure.
+    opening: Mutex<Option<Instant>>,
+}
+
+impl Group {
+    fn roomy(&self) -> Option<Multiplexed> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
+        connections.iter().find(|connection| connection.usage.streams.get() < STREAMS_MAX).cloned()
+    }
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: http1::SendRequest<Outgoing>,
+    connection: Exclusive,
     since: Instant,
+}
+
+/// An HTTP/1.1 connection: one request at a time. Its place is taken as long as anybody holds it, as an upgraded request does.
+#[derive(Debug)]
+struct Exclusive {
+    sender: http1::SendRequest<Outgoing>,
+    #[expect(dead_code, reason = "kept for its end")]
+    place: Rc<Place>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +112,7 @@ pub(crate) struct Lease {
 
 #[derive(Debug)]
 enum Kind {
-    Http1(http1::SendRequest<Outgoing>),
+    Http1(Exclusive),
     Http2(Stream),
 }
 
@@ -139,7 +163,7 @@ impl Lease {
     /// Sends a request and waits for the head of its response.
     pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.kind {
-            Kind::Http1(sender) => sender.try_send_request(request).await,
+            Kind::Http1(connection) => connection.sender.try_send_request(request).await,
             Kind::Http2(stream) => stream.0.sender.try_send_request(request).await,
         };
         sent.map_err(|mut error| {
@@ -183,54 +207,61 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         match transport {
             Transport::Http1 => {
-                if let Some(sender) = (reuse == Reuse::Allowed).then(|| self.idle(address)).flatten() {
-                    return Ok(Lease { address, is_reused: true, kind: Kind::Http1(sender) });
+                if let Some(connection) = (reuse == Reuse::Allowed).then(|| self.idle(address)).flatten() {
+                    return Ok(Lease { address, is_reused: true, kind: Kind::Http1(connection) });
                 }
-                let sender = open_http1(connector, address).await?;
-                Ok(Lease { address, is_reused: false, kind: Kind::Http1(sender) })
+                let connection = open_http1(connector, address).await?;
+                Ok(Lease { address, is_reused: false, kind: Kind::Http1(connection) })
             }
             Transport::Http2 => self.stream(connector, address, reuse).await,
         }
     }
 
-    fn idle(&self, address: SocketAddr) -> Option<http1::SendRequest<Outgoing>> {
+    fn idle(&self, address: SocketAddr) -> Option<Exclusive> {
         let mut http1 = self.http1.borrow_mut();
         let waiting = http1.get_mut(&address)?;
         // The one used last is the likeliest to live. One that still takes in the rest of a request's body is not ready, and is let go.
         while let Some(idle) = waiting.pop() {
-            if idle.sender.is_ready() && !idle.sender.is_closed() {
-                return Some(idle.sender);
+            if idle.connection.sender.is_ready() && !idle.connection.sender.is_closed() {
+                return Some(idle.connection);
             }
         }
         None
     }
 
     async fn stream(&self, connector: &Connector, address: SocketAddr, reuse: Reuse) -> Result<Lease, ConnectError> {
-        let connections = Rc::clone(self.http2.borrow_mut().entry(address).or_default());
-        // One opens, the others wait and share.
-        let mut connections = connections.lock().await;
-        connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
-        let roomy = |connection: &&Multiplexed| connection.usage.streams.get() < STREAMS_MAX;
-        if let Some(connection) = (reuse == Reuse::Allowed).then(|| connections.iter().find(roomy)).flatten() {
-            return Ok(Lease { address, is_reused: true, kind: Kind::Http2(Stream::begin(connection.clone())) });
+        let group = Rc::clone(self.http2.borrow_mut().entry(address).or_default());
+        let shared = || (reuse == Reuse::Allowed).then(|| group.roomy()).flatten();
+        let lease = |connection, is_reused| Lease { address, is_reused, kind: Kind::Http2(Stream::begin(connection)) };
+        if let Some(connection) = shared() {
+            return Ok(lease(connection, true));
         }
-        let sender = open_http2(connector, address).await?;
+        let asked = Instant::now();
+        let mut failed = group.opening.lock().await;
+        if let Some(connection) = shared() {
+            return Ok(lease(connection, true));
+        }
+        if failed.is_some_and(|failed| failed >= asked) {
+            return Err(ConnectError::FailedMeanwhile);
+        }
+        let opened = open_http2(connector, address).await;
+        *failed = opened.is_err().then(Instant::now);
         let usage = Usage { streams: Cell::new(0), ended: Cell::new(Instant::now()), retired: Cell::new(false) };
-        let connection = Multiplexed { sender, usage: Rc::new(usage) };
-        connections.push(connection.clone());
-        Ok(Lease { address, is_reused: false, kind: Kind::Http2(Stream::begin(connection)) })
+        let connection = Multiplexed { sender: opened?, usage: Rc::new(usage) };
+        group.connections.borrow_mut().push(connection.clone());
+        Ok(lease(connection, false))
     }
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give_back(&self, lease: Lease) {
-        let Kind::Http1(sender) = lease.kind else { return };
-        if sender.is_closed() {
+        let Kind::Http1(connection) = lease.kind else { return };
+        if connection.sender.is_closed() {
             return;
         }
         let mut http1 = self.http1.borrow_mut();
         let waiting = http1.entry(lease.address).or_default();
         if waiting.len() < IDLE_MAX {
-            waiting.push(Idle { sender, since: Instant::now() });
+            waiting.push(Idle { connection, since: Instant::now() });
         }
     }
 
@@ -241,34 +272,36 @@ impl Pool {
             let now = Instant::now();
             let is_fresh = |since: Instant| now.duration_since(since) < IDLE_TIME_MAX;
             self.http1.borrow_mut().retain(|_, waiting| {
-                waiting.retain(|idle| !idle.sender.is_closed() && is_fresh(idle.since));
+                waiting.retain(|idle| !idle.connection.sender.is_closed() && is_fresh(idle.since));
                 !waiting.is_empty()
             });
-            self.http2.borrow_mut().retain(|_, connections| {
-                // Locked: someone is using it.
-                let Ok(mut connections) = connections.try_lock() else { return true };
+            self.http2.borrow_mut().retain(|_, group| {
+                let mut connections = group.connections.borrow_mut();
                 connections.retain(|connection| {
                     let is_used = connection.usage.streams.get() > 0 || is_fresh(connection.usage.ended.get());
                     is_used && !connection.sender.is_closed() && !connection.usage.retired.get()
                 });
-                !connections.is_empty()
+                // Someone may be opening one.
+                !connections.is_empty() || Rc::strong_count(group) > 1
             });
         }
     }
 }
 
-async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<http1::SendRequest<Outgoing>, ConnectError> {
+async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<Exclusive, ConnectError> {
     let (stream, place) = connector.connect(address).await?;
     let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).clone();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-    // Ends with its last sender, or with the endpoint's side.
+    let place = Rc::new(place);
+    let held = Rc::clone(&place);
+    // Ends with its sender, or with the endpoint's side.
     tokio::task::spawn_local(async move {
-        let _place = place;
+        let _held = held;
         if let Err(error) = connection.with_upgrades().await {
             debug!(%address, %error, "connection to an endpoint");
         }
     });
-    Ok(sender)
+    Ok(Exclusive { sender, place })
 }
 
 async fn open_http2(connector: &Connector, address: SocketAddr) -> Result<http2::SendRequest<Outgoing>, ConnectError> {

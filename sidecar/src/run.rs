@@ -81,7 +81,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let answers = Admin { shared: Arc::clone(&shared), ready: ready_seen };
     tasks.spawn(axum::serve(admin, router(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
     if let Some(reached) = reached {
-        tasks.spawn(axum::serve(reached, health(answers)).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
+        tasks.spawn(axum::serve(reached, health(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
     }
     info!(workers = workers.len(), controller = config.controller, "serves");
     let grace = Duration::from_secs(config.drain_grace_s);
@@ -96,7 +96,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     stop.cancel();
     tasks.close();
     tasks.wait().await;
-    drop((shared, workers));
+    // The access log's writer ends when nobody can tell it anything any more.
+    drop((shared, workers, answers));
     join(threads.into_iter().chain(writer));
     result
 }

@@ -94,15 +94,16 @@ pub(crate) struct EndpointState {
     failed_ms: AtomicU64,
 }
 
-/// An endpoint that could not be connected to is passed over for this time while others are there.
-const FAILED_PAUSE_MS: u64 = 1000;
+/// An endpoint that could not be connected to is passed over for this time while others are there: longer than an attempt takes, so that
+/// requests do not queue up for one that does not answer.
+const FAILED_PAUSE_MS: u64 = 10_000;
 
 impl EndpointState {
-    /// What a further request would cost here: expected latency times those that wait; unknown latency counts as nothing, so that a new
-    /// endpoint is tried.
+    /// What a further request would cost here: expected latency times those that wait. An unknown latency counts as next to nothing, so that a
+    /// new endpoint is tried, and those that wait there count all the same.
     pub(crate) fn cost(&self) -> u64 {
         let waiting = u64::from(self.in_flight.load(Ordering::Relaxed)) + 1;
-        self.latency_us.load(Ordering::Relaxed).saturating_mul(waiting)
+        self.latency_us.load(Ordering::Relaxed).max(1).saturating_mul(waiting)
     }
 
     /// Counts a request that began.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
 use rand::rngs::SmallRng;
@@ -86,6 +86,27 @@ impl Worker {
     /// A frontend's routes and backends, if they are here.
     pub(crate) fn frontend(&self, id: &FrontendId) -> Option<Arc<LiveFrontend>> {
         self.cache.borrow_mut().load().frontends.get(id).map(Arc::clone)
+    }
+}
+
+/// A connection or request to a frontend whose routes are not here waits for them this long.
+const FRONTEND_WAIT_MAX: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// Asks control for a frontend and waits until it is here, its VIP is another's, or the wait is over.
+    pub(crate) async fn wait_for(&self, frontend: &FrontendId, destination: SocketAddr) {
+        self.demand(frontend);
+        let mut published = self.shared.published.clone();
+        let is_awaited = || self.frontend(frontend).is_none() && self.dialled(destination).as_ref() == Some(frontend);
+        let arrived = async { while is_awaited() && published.changed().await.is_ok() {} };
+        // The one who waited looks for itself what has come of it.
+        let _ = tokio::time::timeout(FRONTEND_WAIT_MAX, arrived).await;
+    }
+
+    /// Asks control for a frontend.
+    pub(crate) fn demand(&self, frontend: &FrontendId) {
+        // A full queue means that others wait already; the next one asks again.
+        let _ = self.shared.demand.try_send(frontend.clone());
     }
 }
 

@@ -259,6 +259,78 @@ fn an_upgraded_connection_carries_bytes_both_ways() {
     assert_eq!(server.join().expect("the server"), "from the client");
 }
 
+#[test]
+fn an_upgraded_connection_is_waited_for_when_the_sidecar_is_told_to_end() {
+    let (bed, listener) = own_server("http");
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, STORE).expect("a VIP");
+    let mut stream = BufReader::new(inside(&bed, move || dial(address)));
+    let request = format!("GET / HTTP/1.1\r\nHost: {STORE}\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes()).expect("sent");
+    let mut endpoint = accept(&listener);
+    head(&mut endpoint);
+    endpoint.get_mut().write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n").expect("switched");
+    head(&mut stream);
+    bed.signal_sidecar(&client, nix::sys::signal::Signal::SIGTERM).expect("told");
+    let end = std::time::Instant::now() + PATIENCE;
+    while !bed.logs(&client).expect("logs").contains("drains") {
+        assert!(std::time::Instant::now() < end, "it was told to end");
+    }
+    // Longer than it looks for connections, shorter than its grace period of a second.
+    for _ in 0..20 {
+        stream.get_mut().write_all(b"ping").expect("still there");
+        let mut ping = [0; 4];
+        endpoint.read_exact(&mut ping).expect("still there");
+        assert!(bed.sidecar_admin(&client, "/livez").is_ok());
+    }
+}
+
+#[test]
+fn a_body_of_unknown_length_reaches_the_endpoint_whatever_the_method() {
+    let bed = bed(&[yaml::to_import("/", "store")], Vec::new());
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    for method in ["GET", "POST", "DELETE"] {
+        let answer = inside(&bed, move || {
+            let mut stream = BufReader::new(dial(address)?);
+            let request =
+                format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n");
+            stream.get_mut().write_all(request.as_bytes())?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        assert!(answer.contains("\"body\":\"body\""), "{method}: {answer}");
+    }
+}
+
+#[test]
+fn an_idle_http2_connection_is_no_slow_head() {
+    let files = [
+        ("west/client.yaml", yaml::client("default")),
+        ("west/store.yaml", yaml::exported("store", "default", 1)),
+        ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], &[yaml::to_import("/", "store")])),
+    ];
+    let options = Options { sidecar_arguments: vec!["--head-timeout-s=1".to_owned()], ..Options::default() };
+    let bed = Bed::start(&files, options).expect("a lab");
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, STORE).expect("a VIP");
+    let ask = Ask::get(STORE, "/");
+    bed.namespace(&client)
+        .expect("its namespace")
+        .block_on(|| async {
+            let mut quiet = lab::client::Connection::open(address, Version::HTTP_2).await?;
+            quiet.ask(&ask).await?;
+            // Others are busy meanwhile, for much longer than a head may take.
+            let end = std::time::Instant::now() + std::time::Duration::from_secs(4);
+            let mut busy = lab::client::Connection::open(address, Version::HTTP_2).await?;
+            while std::time::Instant::now() < end {
+                busy.ask(&ask).await?;
+            }
+            quiet.ask(&ask).await
+        })
+        .expect("it is still there");
+}
+
 /// The access log once it has so many lines.
 fn log(bed: &Bed, count: usize) -> Vec<Value> {
     let client = bed.client().expect("a client");

@@ -14,7 +14,7 @@ use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status
 use routing::model::{Backend, BackendId, Frontend, FrontendId, Vip};
 use routing::table::RouteTable;
 
-use super::followed::Followed;
+use super::followed::{Followed, Follows};
 use crate::snapshot::{EndpointTable, LiveBackend, LiveFrontend, Snapshot};
 
 /// While the index has no more frontends than this all of them are subscribed to; above it only those that are dialled.
@@ -23,7 +23,7 @@ pub(crate) const FRONTENDS_EAGER_MAX: usize = 64;
 const INVALID_ARGUMENT: i32 = 3;
 
 /// What the client holds and waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Client {
     vips: Followed<Vip>,
     frontends: Followed<Arc<RouteTable>>,
@@ -35,7 +35,27 @@ pub(crate) struct Client {
     asked: Intercept,
     intercepted: Option<u64>,
     is_whole: bool,
+    is_lazy: bool,
     answered_once: bool,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            vips: Followed::new(Follows::Everything),
+            frontends: Followed::new(Follows::Names),
+            backends: Followed::new(Follows::Names),
+            endpoints: EndpointTable::default(),
+            live: BTreeMap::new(),
+            demanded: BTreeMap::new(),
+            snapshot: Arc::default(),
+            asked: Intercept::default(),
+            intercepted: None,
+            is_whole: false,
+            is_lazy: false,
+            answered_once: false,
+        }
+    }
 }
 
 /// What has to be done now.
@@ -159,10 +179,15 @@ impl Client {
         Step { snapshot, intercept: self.is_whole.then(|| self.asked.clone()), requests, is_ready: self.answered_once }
     }
 
-    fn wanted_frontends(&self) -> BTreeSet<FrontendId> {
+    fn wanted_frontends(&mut self) -> BTreeSet<FrontendId> {
         let all: BTreeSet<FrontendId> = self.vips.held.values().map(|held| held.value.frontend.clone()).collect();
-        if all.len() <= FRONTENDS_EAGER_MAX {
+        let was_lazy = std::mem::replace(&mut self.is_lazy, all.len() > FRONTENDS_EAGER_MAX);
+        if !self.is_lazy {
             return all;
+        }
+        if !was_lazy {
+            // Those that are here have not been asked for one by one; they stay as long as they are used.
+            self.demanded.extend(self.live.iter().map(|(id, frontend)| (id.clone(), frontend.used_s())));
         }
         all.into_iter().filter(|id| self.demanded.contains_key(id)).collect()
     }
@@ -208,11 +233,10 @@ impl Client {
     }
 
     fn publish(&mut self) -> Option<Arc<Snapshot>> {
-        let lazy = self.vips.held.values().map(|held| &held.value.frontend).collect::<BTreeSet<_>>().len() > FRONTENDS_EAGER_MAX;
         let is_in_force = |vip: &&Vip| {
             // A VIP that another frontend takes over stays: its new connections wait for the new routes.
-            let is_taken_over = self.snapshot.vips.contains_key(&vip.address()) && !self.frontends.is_settled(&vip.frontend.to_string());
-            lazy || is_taken_over || self.live.contains_key(&vip.frontend)
+            let is_taken_over = self.snapshot.vips.contains_key(&vip.address()) && self.frontends.may_be(&vip.frontend.to_string());
+            self.is_lazy || is_taken_over || self.live.contains_key(&vip.frontend)
         };
         let in_force = self.vips.held.values().map(|held| &held.value).filter(is_in_force);
         let vips: HashMap<SocketAddr, FrontendId> = in_force.map(|vip| (vip.address(), vip.frontend.clone())).collect();

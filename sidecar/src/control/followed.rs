@@ -7,6 +7,7 @@ use proto::xds::{DeltaDiscoveryRequest, Resource};
 /// Resources of one type by name.
 #[derive(Debug)]
 pub(super) struct Followed<T> {
+    follows: Follows,
     names: BTreeSet<String>,
     /// The last good form of each.
     pub(super) held: BTreeMap<String, Held<T>>,
@@ -14,6 +15,15 @@ pub(super) struct Followed<T> {
     rejected: BTreeMap<String, String>,
     /// Of responses that have not been answered.
     pub(super) nonces: Vec<String>,
+}
+
+/// How resources of a type are subscribed to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Follows {
+    /// With the wildcard.
+    Everything,
+    /// One by one.
+    Names,
 }
 
 /// A good form and its version.
@@ -25,17 +35,29 @@ pub(super) struct Held<T> {
     pub(super) value: T,
 }
 
-impl<T> Default for Followed<T> {
-    fn default() -> Self {
-        Self { names: BTreeSet::new(), held: BTreeMap::new(), absent: BTreeSet::new(), rejected: BTreeMap::new(), nonces: Vec::new() }
-    }
-}
-
 impl<T> Followed<T> {
+    /// Nothing is held yet.
+    pub(super) fn new(follows: Follows) -> Self {
+        Self {
+            follows,
+            names: BTreeSet::new(),
+            held: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            rejected: BTreeMap::new(),
+            nonces: Vec::new(),
+        }
+    }
+
+    /// What is said about a name that was let go in the meantime is about the past.
+    fn is_followed(&self, name: &str) -> bool {
+        self.follows == Follows::Everything || self.names.contains(name)
+    }
+
     /// The first request of a new stream.
     pub(super) fn reconnect(&mut self, type_url: &str) -> DeltaDiscoveryRequest {
         self.nonces.clear();
         self.absent.clear();
+        self.rejected.clear();
         DeltaDiscoveryRequest {
             type_url: type_url.to_owned(),
             resource_names_subscribe: self.names.iter().cloned().collect(),
@@ -53,6 +75,9 @@ impl<T> Followed<T> {
         mut convert: impl FnMut(&Resource, Option<&T>) -> Result<T, String>,
     ) {
         for resource in resources {
+            if !self.is_followed(&resource.name) {
+                continue;
+            }
             self.absent.remove(&resource.name);
             match convert(&resource, self.held.get(&resource.name).map(|held| &held.value)) {
                 Ok(value) => {
@@ -66,6 +91,9 @@ impl<T> Followed<T> {
             }
         }
         for name in removed {
+            if !self.is_followed(name) {
+                continue;
+            }
             self.held.remove(name);
             self.rejected.remove(name);
             self.absent.insert(name.clone());
@@ -89,6 +117,11 @@ impl<T> Followed<T> {
     /// Whether its state is known: held, absent or rejected.
     pub(super) fn is_settled(&self, name: &str) -> bool {
         self.held.contains_key(name) || self.absent.contains(name) || self.rejected.contains_key(name)
+    }
+
+    /// Whether there is a form of it, or may be one that has not arrived.
+    pub(super) fn may_be(&self, name: &str) -> bool {
+        self.held.contains_key(name) || !self.is_settled(name)
     }
 
     /// What is rejected and why.

@@ -87,6 +87,7 @@ pub(crate) struct Source {
     is_lost: bool,
     has_begun: bool,
     has_ended: bool,
+    moved: Instant,
     idle: Idle,
 }
 
@@ -121,6 +122,7 @@ impl Replayable {
             is_lost: false,
             has_begun: false,
             has_ended: false,
+            moved: Instant::now(),
             idle: Idle::new(idle),
         };
         Self(Rc::new(RefCell::new(source)))
@@ -134,7 +136,17 @@ impl Replayable {
     /// Whether there is a body and none of it was sent.
     pub(crate) fn is_untouched(&self) -> bool {
         let source = self.0.borrow();
-        !source.is_empty && !source.has_begun
+        !source.is_empty && !source.has_begun && !source.has_ended
+    }
+
+    /// Whether there is a body, of known length or not.
+    pub(crate) fn has_bytes(&self) -> bool {
+        !self.0.borrow().is_empty
+    }
+
+    /// When a part of it was last sent; before the first one, when the request came.
+    pub(crate) fn moved(&self) -> Instant {
+        self.0.borrow().moved
     }
 
     /// The body for the next attempt; those of earlier attempts break off.
@@ -196,6 +208,7 @@ impl Body for Outgoing {
 impl Source {
     fn keep(&mut self, frame: &Frame<Bytes>) {
         self.has_begun = true;
+        self.moved = Instant::now();
         self.idle.happened();
         if self.is_lost {
             return;

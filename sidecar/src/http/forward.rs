@@ -1,7 +1,9 @@
 //! The walk of a request: one look at the snapshot, a rule, its filters, a backend, an endpoint, the answer.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::header::LOCATION;
 use ::http::request::Parts;
@@ -51,12 +53,14 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     let (parts, body) = request.into_parts();
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
     let idle = shared.limits.stream_idle;
+    if connection.is_loading() {
+        connection.worker.wait_for(&connection.frontend, connection.destination).await;
+    }
     let routed = match route(parts, Replayable::new(body, idle), &connection, &mut record) {
         Ok(routed) => routed,
         Err(own) => return own_answer(own, Guards { record, in_flight }),
     };
-    let sent = tokio::time::timeout(idle, send(&connection.worker, &routed.prepared, &mut record)).await;
-    let (mut response, used) = match sent.unwrap_or(Err(Reason::StreamIdle)) {
+    let (mut response, used) = match send_within(idle, &connection, &routed.prepared, &mut record).await {
         Ok(sent) => sent,
         Err(reason) => return own_answer(reason.into(), Guards { record, in_flight }),
     };
@@ -73,6 +77,24 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
         edit.apply(response.headers_mut());
     }
     response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, guards, used))))
+}
+
+/// Sends, and gives up once neither a part of the request nor the head of a response has moved for the idle limit.
+async fn send_within(
+    idle: Duration,
+    connection: &Connection,
+    prepared: &Prepared,
+    record: &mut Record,
+) -> Result<(Response<Incoming>, Used), Reason> {
+    let mut sent = pin!(send(&connection.worker, prepared, record));
+    loop {
+        let end = prepared.body.moved() + idle;
+        match tokio::time::timeout_at(end, sent.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) if prepared.body.moved() + idle <= tokio::time::Instant::now() => return Err(Reason::StreamIdle),
+            Err(_) => {}
+        }
+    }
 }
 
 /// Everything that is decided before a byte is sent. One look at the snapshot, which is let go at the end.

@@ -3,14 +3,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use crate::config::Limits;
+use crate::telemetry::ConnectionKind;
 
 /// Bytes and requests of one connection. One thread uses it; it is atomic because hyper moves upgraded streams between threads.
 #[derive(Debug)]
@@ -22,11 +24,24 @@ pub(crate) struct Meter {
     head_begun_ms: AtomicU64,
     /// Milliseconds after `base` since which nothing is served.
     quiet_ms: AtomicU64,
+    /// Milliseconds after `base` at which a byte last came or went.
+    moved_ms: AtomicU64,
+    /// In HTTP/2 not every byte between requests is the beginning of a head.
+    is_http2: AtomicBool,
+    emptied: Notify,
 }
 
 impl Default for Meter {
     fn default() -> Self {
-        Self { base: Instant::now(), in_flight: AtomicUsize::new(0), head_begun_ms: AtomicU64::new(0), quiet_ms: AtomicU64::new(0) }
+        Self {
+            base: Instant::now(),
+            in_flight: AtomicUsize::new(0),
+            head_begun_ms: AtomicU64::new(0),
+            quiet_ms: AtomicU64::new(0),
+            moved_ms: AtomicU64::new(0),
+            is_http2: AtomicBool::new(false),
+            emptied: Notify::new(),
+        }
     }
 }
 
@@ -38,15 +53,37 @@ impl Meter {
         InFlight(Arc::clone(self))
     }
 
-    /// Whether a head has begun and not ended.
-    pub(crate) fn is_reading_head(&self) -> bool {
-        self.head_begun_ms.load(Relaxed) != 0
+    /// What the connection turned out to be.
+    pub(crate) fn speaks(&self, kind: ConnectionKind) {
+        if kind == ConnectionKind::Http2 {
+            self.is_http2.store(true, Relaxed);
+            self.head_begun_ms.store(0, Relaxed);
+            self.quiet_ms.store(self.now_ms(), Relaxed);
+        }
+    }
+
+    /// Whether nothing is served and no head has begun.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.load(Relaxed) == 0 && self.head_begun_ms.load(Relaxed) == 0
+    }
+
+    /// Ends once no request is served.
+    pub(crate) async fn emptied(&self) {
+        while self.in_flight.load(Relaxed) > 0 {
+            self.emptied.notified().await;
+        }
     }
 
     fn read(&self) {
-        if self.in_flight.load(Relaxed) == 0 && !self.is_reading_head() {
-            self.head_begun_ms.store(self.now_ms() + 1, Relaxed);
+        let now_ms = self.now_ms();
+        self.moved_ms.store(now_ms, Relaxed);
+        if self.is_quiet() && !self.is_http2.load(Relaxed) {
+            self.head_begun_ms.store(now_ms + 1, Relaxed);
         }
+    }
+
+    fn written(&self) {
+        self.moved_ms.store(self.now_ms(), Relaxed);
     }
 
     fn now_ms(&self) -> u64 {
@@ -54,20 +91,18 @@ impl Meter {
     }
 
     fn is_expired(&self, limits: Limits) -> bool {
-        if self.in_flight.load(Relaxed) > 0 {
-            return false;
-        }
-        let (since_ms, limit) = match self.head_begun_ms.load(Relaxed) {
-            0 => (self.quiet_ms.load(Relaxed), limits.connection_idle),
-            begun_ms => (begun_ms - 1, limits.head),
+        let (since_ms, limit) = match (self.in_flight.load(Relaxed), self.head_begun_ms.load(Relaxed)) {
+            (0, 0) => (self.quiet_ms.load(Relaxed), limits.connection_idle),
+            (0, begun_ms) => (begun_ms - 1, limits.head),
+            (_, _) => (self.moved_ms.load(Relaxed), limits.stream_idle),
         };
         u128::from(self.now_ms().saturating_sub(since_ms)) >= limit.as_millis()
     }
 
-    /// Ends when a head has taken too long, or nothing was asked for too long. Looks only now and then, so that nothing is paid per
+    /// Ends when a head has taken too long, nothing was asked for too long, or nothing moved while something was asked. Looks only now and then, so that nothing is paid per
     /// request: a limit is kept to within twice its time.
     pub(crate) async fn expires(&self, limits: Limits) {
-        let pause = limits.head.min(limits.connection_idle).max(Duration::from_millis(10));
+        let pause = limits.head.min(limits.connection_idle).min(limits.stream_idle).max(Duration::from_millis(10));
         while !self.is_expired(limits) {
             tokio::time::sleep(pause).await;
         }
@@ -81,8 +116,10 @@ pub(crate) struct InFlight(Arc<Meter>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         let meter = &self.0;
-        meter.in_flight.fetch_sub(1, Relaxed);
         meter.quiet_ms.store(meter.now_ms(), Relaxed);
+        if meter.in_flight.fetch_sub(1, Relaxed) == 1 {
+            meter.emptied.notify_waiters();
+        }
     }
 }
 
@@ -112,7 +149,11 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
+        let polled = Pin::new(&mut self.stream).poll_write(context, buffer);
+        if polled.is_ready() {
+            self.meter.written();
+        }
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -124,7 +165,11 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        if polled.is_ready() {
+            self.meter.written();
+        }
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

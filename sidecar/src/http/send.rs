@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::request::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderValue, Method, Request, Response, Uri, Version};
@@ -90,6 +91,10 @@ impl Prepared {
                 if let Some(host) = host {
                     headers.insert(::http::header::HOST, host);
                 }
+                if self.body.has_bytes() && !headers.contains_key(CONTENT_LENGTH) && self.parts.method != Method::CONNECT {
+                    // Said, because for a GET without either hyper takes the body to be none.
+                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
                 if let Some(upgrade) = &self.upgrade {
                     headers.insert(::http::header::CONNECTION, HeaderValue::from_static("upgrade"));
                     headers.insert(::http::header::UPGRADE, upgrade.clone());
@@ -130,7 +135,7 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, record: &mut 
         let mut lease = match checkout.await {
             Ok(lease) => lease,
             Err(ConnectError::TooMany) => return Err(Reason::TooManyConnections),
-            Err(error @ (ConnectError::TimedOut | ConnectError::Io(_))) => {
+            Err(error @ (ConnectError::TimedOut | ConnectError::FailedMeanwhile | ConnectError::Io(_))) => {
                 debug!(endpoint = %endpoint.address, %error, "connect");
                 worker.shared.telemetry.endpoint_connect("failed");
                 endpoint.state.fail(worker.now_ms());
@@ -155,7 +160,7 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, record: &mut 
             }
             Err(failed) => {
                 debug!(endpoint = %endpoint.address, error = %failed.error, is_reused = lease.is_reused(), "send");
-                if !may_repeat(&failed, lease.is_reused() && reuse == Reuse::Allowed, prepared) || attempts >= ATTEMPTS_MAX {
+                if !may_repeat(&failed, lease.is_reused() && reuse == Reuse::Allowed, transport, prepared) || attempts >= ATTEMPTS_MAX {
                     return Err(reason(&failed.error));
                 }
                 if failed.failure != Failure::Refused {
@@ -171,11 +176,13 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, record: &mut 
 
 /// A request that was not processed may be sent again; so may, once, one whose reused connection ended without a response, if sending it
 /// twice is harmless or nothing of its body was sent.
-fn may_repeat(failed: &SendError, was_reused: bool, prepared: &Prepared) -> bool {
+fn may_repeat(failed: &SendError, was_reused: bool, transport: Transport, prepared: &Prepared) -> bool {
     if !prepared.body.is_whole() {
         return false;
     }
-    let is_harmless = head::is_idempotent(&prepared.parts.method) || prepared.body.is_untouched();
+    // In HTTP/2 a head can be acted upon before the first byte of its body.
+    let is_unread = transport == Transport::Http1 && prepared.body.is_untouched();
+    let is_harmless = head::is_idempotent(&prepared.parts.method) || is_unread;
     let ended = !failed.error.is_parse() && !failed.error.is_user();
     failed.failure != Failure::Lost || (was_reused && ended && is_harmless)
 }

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,8 @@ use super::Told;
 
 /// Lines that wait to be written; more are dropped.
 const LINES_MAX: usize = 4096;
+/// What comes within this time is written together: a thread that wakes up for each line would cost more than the line.
+const BATCH: Duration = Duration::from_millis(5);
 
 /// The queue to the writer.
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl AccessLog {
 fn write_all(queue: &Receiver<Told>, out: impl Write) {
     let mut out = BufWriter::new(out);
     while let Ok(first) = queue.recv() {
+        std::thread::sleep(BATCH);
         let mut next = Ok(first);
         // Whatever is there is written before the buffer is flushed.
         while let Ok(told) = next {

@@ -85,39 +85,157 @@ fn live(client: &Client) -> Vec<(String, Vec<SocketAddr>)> {
     all
 }
 
-proptest! {
-    /// Whatever the order: a frontend is live only with all its backends, and is acknowledged only when it is live.
-    #[test]
-    fn make_before_break_in_any_order(order in Just(vec![0_usize, 1, 2, 3, 4]).prop_shuffle()) {
-        let messages = [
-            response(0, vec![vip(1, "store")], &[]),
-            response(1, vec![frontend("store", &["a", "b"])], &[]),
-            response(2, vec![backend("a", 1)], &[]),
-            response(3, vec![backend("b", 2)], &[]),
-            response(4, vec![frontend("store", &["b", "c"])], &[]),
-        ];
-        let mut client = Client::default();
-        let mut seen = Vec::new();
-        for index in order.iter().copied() {
-            client.response(messages[index].clone());
-            seen.push(index);
-            let step = client.step(Confirms::Nobody);
-            for (_, endpoints) in live(&client) {
-                prop_assert_eq!(endpoints.len(), 2, "whole after {:?}", seen);
-            }
-            let is_answered = |nonce: &str| answered(&step).iter().any(|(_, answered, _)| answered == nonce);
-            let newest = seen.iter().rev().find(|index| [1, 4].contains(*index));
-            if let Some(newest) = newest.filter(|newest| is_answered(&newest.to_string())) {
-                let is_live = client.frontends_are_live();
-                prop_assert!(is_live, "{newest} is acknowledged and not live after {seen:?}");
-            }
-        }
-        // The last backend, whatever came before: now the newest frontend is live.
-        client.response(response(5, vec![backend("a", 1), backend("b", 2), backend("c", 3)], &[]));
-        client.step(Confirms::Nobody);
-        prop_assert!(client.frontends_are_live());
-        prop_assert_eq!(live(&client).len(), 1);
+/// A controller: what there is, and what the client has been told of it.
+#[derive(Default)]
+struct Server {
+    resources: BTreeMap<String, Resource>,
+    told: BTreeMap<String, Option<String>>,
+    names: BTreeSet<String>,
+    nonce: usize,
+}
+
+impl Server {
+    /// Changes what there is.
+    fn put(&mut self, resources: Vec<Resource>) {
+        self.resources.extend(resources.into_iter().map(|resource| (key(&resource), resource)));
     }
+
+    fn hear(&mut self, requests: &[DeltaDiscoveryRequest]) {
+        for request in requests {
+            let name = |name: &String| format!("{} {name}", request.type_url);
+            for gone in request.resource_names_unsubscribe.iter().map(name) {
+                self.names.remove(&gone);
+                self.told.remove(&gone);
+            }
+            self.names.extend(request.resource_names_subscribe.iter().map(name));
+        }
+    }
+
+    /// What the client does not know yet of what it follows.
+    fn pending(&self) -> Vec<String> {
+        let follows = |key: &&String| key.starts_with(type_url::VIP) || self.names.contains(*key);
+        let all = self.resources.keys().chain(&self.names).filter(follows).collect::<BTreeSet<_>>();
+        let version = |key: &String| self.resources.get(key).map(|resource| resource.version.clone());
+        all.into_iter().filter(|key| self.told.get(*key) != Some(&version(key))).cloned().collect()
+    }
+
+    /// Tells one thing.
+    fn tell(&mut self, key: &str) -> DeltaDiscoveryResponse {
+        self.nonce += 1;
+        let resource = self.resources.get(key).cloned();
+        self.told.insert(key.to_owned(), resource.as_ref().map(|resource| resource.version.clone()));
+        let (type_url, name) = key.split_once(' ').expect("type and name");
+        match resource {
+            Some(resource) => response(self.nonce, vec![resource], &[]),
+            None => removal(self.nonce, type_url, &[name]),
+        }
+    }
+}
+
+fn key(resource: &Resource) -> String {
+    format!("{} {}", resource.resource.as_ref().map_or("", |any| any.type_url.as_str()), resource.name)
+}
+
+proptest! {
+    /// Whatever the order in which things change and are told: a frontend is live only with all its backends, what is acknowledged is live, and
+    /// in the end everything is.
+    #[test]
+    fn make_before_break_in_any_order(choices in proptest::collection::vec((any::<bool>(), 0_usize..8), 0..40)) {
+        let mut changes = vec![
+            vec![frontend("store", &["a", "b"]), backend("a", 1), backend("b", 2), vip(1, "store")],
+            vec![frontend("store", &["b", "c"]), backend("c", 3)],
+            vec![backend("b", 9), frontend("other", &["c", "d"]), backend("d", 4), vip(2, "other")],
+            vec![vip(1, "other"), frontend("store", &["a", "d"])],
+        ]
+        .into_iter();
+        let (mut client, mut server) = (Client::default(), Server::default());
+        let mut choices = choices.into_iter();
+        loop {
+            let pending = server.pending();
+            let (is_change, which) = choices.next().unwrap_or((pending.is_empty(), 0));
+            if is_change || pending.is_empty() {
+                let Some(change) = changes.next() else {
+                    if pending.is_empty() { break }
+                    continue;
+                };
+                server.put(change);
+                continue;
+            }
+            client.response(server.tell(&pending[which % pending.len()]));
+            let step = client.step(Confirms::Nobody);
+            for (name, endpoints) in live(&client) {
+                prop_assert_eq!(endpoints.len(), 2, "{} is whole", name);
+            }
+            if answered(&step).iter().any(|(kind, _, _)| kind == "Frontend" || kind == "Vip") {
+                prop_assert!(client.frontends_are_live());
+            }
+            for vip in client.snapshot.vips.values().filter(|_| answered(&step).iter().any(|(kind, _, _)| kind == "Vip")) {
+                prop_assert!(client.snapshot.frontends.contains_key(vip), "{vip} is acknowledged");
+            }
+            server.hear(&step.requests);
+        }
+        prop_assert_eq!(client.snapshot.vips.len(), 2);
+        prop_assert!(client.snapshot.vips.values().all(|id| *id == FrontendId(service("other"))));
+        let addresses = |text: [&str; 2]| text.map(|address| address.parse::<SocketAddr>().expect("an address")).to_vec();
+        prop_assert_eq!(live(&client), [("ServiceImport/shop/other/80".to_owned(), addresses(["10.1.0.3:8080", "10.1.0.4:8080"]))]);
+    }
+}
+
+#[test]
+fn what_is_said_about_names_that_were_let_go_is_about_the_past() {
+    let mut client = Client::default();
+    client.response(response(0, vec![vip(1, "store")], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(1, vec![frontend("store", &["a"])], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(2, vec![backend("a", 1)], &[]));
+    client.step(Confirms::Nobody);
+    // The controller removes all of it at once, in three responses; the first one makes the client let the rest go.
+    client.response(removal(3, type_url::VIP, &["10.0.0.1:80"]));
+    client.step(Confirms::Nobody);
+    client.response(removal(4, type_url::FRONTEND, &["ServiceImport/shop/store/80"]));
+    client.response(removal(5, type_url::BACKEND, &["ServiceImport/shop/a/80"]));
+    client.step(Confirms::Nobody);
+    // And comes again: nothing is in force before everything is here.
+    client.response(response(6, vec![vip(1, "store")], &[]));
+    assert_eq!(answered(&client.step(Confirms::Nobody)), []);
+    client.response(response(7, vec![frontend("store", &["a"])], &[]));
+    assert_eq!(answered(&client.step(Confirms::Nobody)), [] as [(String, String, Option<String>); 0]);
+    client.response(response(8, vec![backend("a", 1)], &[]));
+    assert_eq!(answered(&client.step(Confirms::Nobody)).len(), 3);
+}
+
+#[test]
+fn a_vip_that_is_taken_over_stays_until_the_new_routes_are_whole() {
+    let mut client = Client::default();
+    client.response(response(0, vec![vip(1, "store")], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(1, vec![frontend("store", &[])], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(2, vec![vip(1, "other")], &[]));
+    assert_eq!(client.step(Confirms::Nobody).intercept.map(|wish| wish.vips.len()), Some(1));
+    client.response(response(3, vec![frontend("other", &["a"])], &[]));
+    assert_eq!(client.step(Confirms::Nobody).intercept.map(|wish| wish.vips.len()), Some(1), "also while its backends are on their way");
+    client.response(response(4, vec![backend("a", 1)], &[]));
+    client.step(Confirms::Nobody);
+    assert_eq!(live(&client).len(), 1);
+}
+
+#[test]
+fn frontends_that_are_here_stay_when_the_index_outgrows_the_maximum() {
+    let mut client = Client::default();
+    client.response(response(0, vec![vip(200, "store")], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(1, vec![frontend("store", &[])], &[]));
+    client.step(Confirms::Nobody);
+    let many = (0..=FRONTENDS_EAGER_MAX).map(|number| vip(u8::try_from(number).expect("few"), &format!("s{number}")));
+    client.response(response(2, many.collect(), &[]));
+    let step = client.step(Confirms::Nobody);
+    assert!(step.requests.iter().all(|request| request.resource_names_unsubscribe.is_empty()), "{:?}", step.requests);
+    assert_eq!(live(&client).len(), 1);
+    client.release(1);
+    client.step(Confirms::Nobody);
+    assert_eq!(live(&client).len(), 0, "until it is idle for too long");
 }
 
 #[test]
@@ -126,10 +244,12 @@ fn an_old_form_stays_until_the_new_one_is_whole() {
     client.response(response(0, vec![vip(1, "store")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &["a"])], &[]));
+    client.step(Confirms::Nobody);
     client.response(response(2, vec![backend("a", 1)], &[]));
     let step = client.step(Confirms::Nobody);
     assert!(step.is_ready && step.snapshot.is_some());
     client.response(response(3, vec![frontend("store", &["b"])], &[]));
+    client.step(Confirms::Nobody);
     client.response(response(4, vec![backend("a", 9)], &[]));
     let step = client.step(Confirms::Nobody);
     assert_eq!(live(&client)[0].1, ["10.1.0.9:8080".parse().expect("an address")], "the old routes, the newest endpoints");
@@ -146,6 +266,7 @@ fn what_does_not_convert_is_rejected_alone_and_its_last_good_form_stays() {
     client.response(response(0, vec![vip(1, "store"), vip(2, "other")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &["a"]), frontend("other", &["a"])], &[]));
+    client.step(Confirms::Nobody);
     client.response(response(2, vec![backend("a", 1)], &[]));
     client.step(Confirms::Nobody);
     let mut bad = frontend("store", &["a"]);
@@ -192,6 +313,7 @@ fn vips_are_acknowledged_when_interception_confirms_this_very_set() {
     let step = client.step(Confirms::Watch);
     assert!(step.intercept.is_some_and(|wish| wish.vips.is_empty()));
     client.response(response(3, vec![vip(1, "store")], &[]));
+    client.step(Confirms::Watch);
     client.response(response(4, vec![frontend("store", &[])], &[]));
     let third = client.step(Confirms::Watch).intercept.expect("something to intercept");
     client.intercepted(first.version);
