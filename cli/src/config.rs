@@ -18,6 +18,9 @@ pub struct Config {
 pub enum Command {
     /// Run clusters on this machine, in network namespaces, and show where requests go
     Demo(Demo),
+    /// Do nothing until standard input ends; the first process of a demo's process id namespace
+    #[command(hide = true)]
+    Hold,
     /// Make one HTTP request and print the answer; for the shell of a demo
     Request(Request),
 }

@@ -191,6 +191,9 @@ fn ask(lab: &Lab, client: &PodName, case: &Case) -> anyhow::Result<(Seen, Durati
 /// The line that the sidecar wrote about a request; null if the request did not reach it because its VIP has no route.
 fn logged(lab: &Lab, client: &PodName, before: usize, to: &str) -> anyhow::Result<serde_json::Value> {
     let address = lab.address(client, to)?;
+    if !lab.has_sidecar(client)? {
+        return Ok(serde_json::Value::Null);
+    }
     let config: serde_json::Value = serde_json::from_str(&lab.sidecar_admin(client, "/config")?).context("/config")?;
     let is_routed = config["vips"].as_array().is_some_and(|vips| vips.iter().any(|vip| vip["address"] == address.to_string().as_str()));
     let end = Instant::now() + LOG_MAX;
@@ -232,6 +235,9 @@ fn fingerprint(folder: &Path) -> anyhow::Result<String> {
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder)? {
             let path = entry?.path();
+            if lab::manifests::is_hidden(&path) {
+                continue;
+            }
             if path.is_dir() {
                 folders.push(path);
             } else {

@@ -16,6 +16,10 @@ use config::{Command, Config};
 pub fn run(config: Config) -> anyhow::Result<()> {
     match config.command {
         Command::Demo(demo) => demo::run(&demo),
+        Command::Hold => {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+            Ok(())
+        }
         Command::Request(request) => request::run(&request),
     }
 }

@@ -38,8 +38,8 @@ pub(crate) fn destroy(chosen: impl Fn(&Connection) -> bool) -> io::Result<usize>
             socket.send(&request(DESTROY, ACK, connection.family, &connection.id))?;
             match socket.drain()?.iter().find_map(Message::verdict) {
                 Some(Ok(())) => ended += 1,
-                // It ended by itself in between.
-                Some(Err(Errno::ENOENT)) | None => {}
+                // It ended by itself in between; of one that only waits for late segments older kernels say EOPNOTSUPP.
+                Some(Err(Errno::ENOENT | Errno::EOPNOTSUPP)) | None => {}
                 Some(Err(errno)) => return Err(errno.into()),
             }
         }

@@ -63,6 +63,19 @@ impl Writer {
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
+    /// How much has been written: where the next message begins.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds a flag to the message that begins at `start`.
+    pub(crate) fn add_flag(&mut self, start: usize, flag: u16) {
+        if let Some(flags) = self.bytes.get_mut(start + 6..start + 8) {
+            let present = u16::from_ne_bytes([flags[0], flags[1]]);
+            flags.copy_from_slice(&(present | flag).to_ne_bytes());
+        }
+    }
+
     /// One attribute with plain bytes.
     pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.attribute(kind, |writer| writer.bytes.extend_from_slice(value));
@@ -170,6 +183,8 @@ impl Socket {
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let timeout = nix::sys::time::TimeVal::new(ANSWER_TIMEOUT_S, 0);
         setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
+        // Notifications of thousands of elements come at once; without the privilege some are lost, which is provided for.
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &SEND_BYTES_MAX);
         // The forced form needs privilege in the first user namespace; without it the system's limit is the limit.
         if setsockopt(&fd, sockopt::SndBufForce, &SEND_BYTES_MAX).is_err() {
             setsockopt(&fd, sockopt::SndBuf, &SEND_BYTES_MAX)?;
@@ -214,6 +229,8 @@ impl Socket {
         match recv(self.fd.as_raw_fd(), &mut buffer, flags) {
             Ok(length) => Ok(Some(split(&buffer[..length]))),
             Err(Errno::EAGAIN) => Ok(None),
+            // More came than the socket's queue takes: what is lost are notifications, and who hears of one looks for itself.
+            Err(Errno::ENOBUFS) => Ok(Some(Vec::new())),
             Err(errno) => Err(errno.into()),
         }
     }

@@ -159,8 +159,10 @@ fn hint(errno: Errno) -> &'static str {
 pub struct Batch {
     table: &'static str,
     messages: Writer,
-    /// What each message is about, by sequence number - 1, for error messages.
+    /// What each message is about, by sequence number, for error messages.
     objects: Vec<String>,
+    /// Where the last message begins.
+    last: usize,
 }
 
 impl Batch {
@@ -169,7 +171,7 @@ impl Batch {
     pub fn new(table: &'static str) -> Self {
         let mut messages = Writer::default();
         messages.message(BATCH_BEGIN, REQUEST, 0, &header(0, SUBSYSTEM), |_| {});
-        Self { table, messages, objects: vec!["transaction".to_owned()] }
+        Self { table, messages, objects: vec!["transaction".to_owned()], last: 0 }
     }
 
     /// Creates the table if it is not there.
@@ -261,6 +263,22 @@ impl Batch {
         }
     }
 
+    /// Removes `address . port` elements, which have to be there.
+    pub fn remove_destinations(&mut self, set: &str, destinations: &[SocketAddr]) {
+        let table = self.table;
+        for chunk in destinations.chunks(ELEMENTS_PER_MESSAGE_MAX) {
+            self.push(DELETE_ELEMENT, 0, format!("{} elements of set {set}", chunk.len()), |body| {
+                body.string(1, table);
+                body.string(2, set);
+                body.nest(3, |list| {
+                    for destination in chunk {
+                        list.nest(1, |element| element.nest(1, |key| key.bytes(1, &destination_key(*destination))));
+                    }
+                });
+            });
+        }
+    }
+
     /// Adds ranges, both ends included; they must not overlap.
     pub fn add_ranges(&mut self, set: &str, ranges: &[(IpAddr, IpAddr)]) {
         const INTERVAL_END: u32 = 1;
@@ -310,8 +328,9 @@ impl Batch {
         let last = u32::try_from(self.objects.len()).unwrap_or(u32::MAX);
         let table = self.table;
         if self.objects.last().is_some_and(|object| object.starts_with("table")) {
-            // The batch ends with the table's own deletion or creation: ask about nothing that may be gone.
-            self.messages.message(BATCH_END, REQUEST | ACK, last, &header(0, SUBSYSTEM), |_| {});
+            // The batch ends with the table's own deletion or creation: ask about nothing that may be gone, but for that message itself.
+            self.messages.add_flag(self.last, ACK);
+            self.messages.message(BATCH_END, REQUEST, last, &header(0, SUBSYSTEM), |_| {});
         } else {
             let kind = SUBSYSTEM << 8 | NEW_TABLE;
             self.messages.message(kind, REQUEST | ACK, last, &header(FAMILY_INET, 0), |body| body.string(1, table));
@@ -341,6 +360,7 @@ impl Batch {
     fn push(&mut self, kind: u16, flags: u16, object: String, body: impl FnOnce(&mut Writer)) {
         let sequence = u32::try_from(self.objects.len()).unwrap_or(u32::MAX);
         self.objects.push(object);
+        self.last = self.messages.len();
         self.messages.message(SUBSYSTEM << 8 | kind, REQUEST | flags, sequence, &header(FAMILY_INET, 0), body);
     }
 }

@@ -80,7 +80,7 @@ pub struct Plan {
     pub lifetime: Lifetime,
 }
 
-fn vip_set(family: Family) -> &'static str {
+pub(crate) fn vip_set(family: Family) -> &'static str {
     match family {
         Family::V4 => "vips4",
         Family::V6 => "vips6",

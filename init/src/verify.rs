@@ -9,12 +9,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use socket2::SockRef;
 
-use crate::nft::Batch;
-use crate::plan::{Exempt, Installed, Plan, TABLE};
+use crate::nft::{Batch, Family};
+use crate::plan::{Exempt, Installed, Plan, TABLE, vip_set};
 
 /// From the ranges that are for documentation: no platform has a Service there.
 const PROBE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 15);
@@ -42,7 +43,7 @@ pub fn verify(plan: &Plan, known: Option<SocketAddr>) -> anyhow::Result<Vec<Stri
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 bail!("{loopback}:{} is taken: verify before the sidecar starts", plan.port);
             }
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Err(error) if is_missing_family(&error) => {
                 report.push(format!("{probe}: left out, the pod does not have {loopback}"));
                 continue;
             }
@@ -51,15 +52,24 @@ pub fn verify(plan: &Plan, known: Option<SocketAddr>) -> anyhow::Result<Vec<Stri
         let probe = SocketAddr::new(probe, PROBE_PORT);
         let known = known.filter(|known| known.is_ipv4() == probe.is_ipv4());
         let extra: BTreeSet<SocketAddr> = known.into_iter().chain([probe]).collect();
-        let with_probes = Plan { vips: installed.vips.union(&extra).copied().collect(), ..plan.clone() };
-        with_probes.replace_vips().commit().context("add a probe")?;
+        let extra: Vec<SocketAddr> = extra.difference(&installed.vips).copied().collect();
+        let set = vip_set(Family::of(probe.ip()));
+        let mut batch = Batch::new(TABLE);
+        batch.add_destinations(set, &extra, None);
+        batch.commit().context("add a probe")?;
         let dialled = dial_all(&listener, probe, known, plan, &mut report);
-        let restored: Batch = Plan { vips: installed.vips.clone(), ..plan.clone() }.replace_vips();
-        restored.commit().context("remove the probe")?;
+        let mut batch = Batch::new(TABLE);
+        batch.remove_destinations(set, &extra);
+        batch.commit().context("remove the probe")?;
         families += dialled?;
     }
     ensure!(families > 0, "no family has a route to dial a VIP by: clients would get \"network unreachable\"");
     Ok(report)
+}
+
+/// IPv6 switched off in the pod, or in the kernel.
+fn is_missing_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT))
 }
 
 fn dial_all(

@@ -42,7 +42,7 @@ pub fn watch(path: &Path, mut plan: Plan, existing: Existing) -> anyhow::Result<
     plan.install().commit().context("install")?;
     changes.drain().context("netlink notifications")?;
     info!(socket = %path.display(), vips = plan.vips.len(), "watches");
-    let mut watch = Watch { plan, existing, peer: None, renewed: Instant::now() };
+    let mut watch = Watch { plan, existing, peer: None, has_spoken: false, renewed: Instant::now() };
     loop {
         let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -91,17 +91,19 @@ struct Watch {
     plan: Plan,
     existing: Existing,
     peer: Option<Peer>,
+    /// Whether the peer has said what it wants: only then is it a sign of life for the elements.
+    has_spoken: bool,
     renewed: Instant,
 }
 
 impl Watch {
     fn timeout(&self) -> PollTimeout {
-        match (self.plan.lifetime, &self.peer) {
-            (Lifetime::Renewed(_), Some(_)) => {
+        match (self.plan.lifetime, self.has_spoken) {
+            (Lifetime::Renewed(_), true) => {
                 let left = RENEW_EVERY.saturating_sub(self.renewed.elapsed());
                 u16::try_from(left.as_millis() + 1).map_or(PollTimeout::MAX, PollTimeout::from)
             }
-            (Lifetime::Unlimited, _) | (_, None) => PollTimeout::NONE,
+            (Lifetime::Unlimited, _) | (_, false) => PollTimeout::NONE,
         }
     }
 
@@ -111,6 +113,7 @@ impl Watch {
             Ok(peer) => {
                 info!("sidecar connected");
                 self.peer = Some(peer);
+                self.has_spoken = false;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => warn!(%error, "accept"),
@@ -127,9 +130,14 @@ impl Watch {
                     Lifetime::Unlimited => warn!(%error, "sidecar gone; its connections are refused until it is back"),
                     Lifetime::Renewed(_) => warn!(%error, "sidecar gone; connections take the platform's way from now on"),
                 }
-                self.peer = None;
+                self.lose();
             }
         }
+    }
+
+    fn lose(&mut self) {
+        self.peer = None;
+        self.has_spoken = false;
     }
 
     fn obey(&mut self, wanted: Wanted) {
@@ -143,31 +151,42 @@ impl Watch {
             && let Err(error) = peer.answer(version, result)
         {
             warn!(%error, "sidecar gone");
-            self.peer = None;
+            self.lose();
         }
     }
 
     fn change(&mut self, wanted: Wanted) -> anyhow::Result<()> {
-        let before = Installed { vips: self.plan.vips.clone(), ..Default::default() };
+        // Elements whose time is over let connections by in the meantime.
+        let have_lapsed = matches!(self.plan.lifetime, Lifetime::Renewed(time) if self.renewed.elapsed() >= time);
+        let vips = if have_lapsed { std::collections::BTreeSet::new() } else { self.plan.vips.clone() };
+        let before = Installed { vips, ..Default::default() };
         let plan = Plan { vips: wanted.vips, ..self.plan.clone() };
         plan.replace_vips().commit()?;
         self.plan = plan;
         self.renewed = Instant::now();
+        self.has_spoken = true;
         info!(version = wanted.version, vips = self.plan.vips.len(), "intercepts");
         for address in self.plan.unroutable() {
             warn!(%address, "the pod has no route there: clients get \"network unreachable\" before interception is asked");
         }
-        if self.existing == Existing::Reset {
-            let ended = reset_existing(&self.plan, &before).context("connections from before")?;
-            if ended > 0 {
-                info!(ended, "connections from before, so that clients reconnect and obey");
-            }
-        }
+        self.reset_existing(&before);
         Ok(())
     }
 
+    /// The set is in place whatever comes of this.
+    fn reset_existing(&self, before: &Installed) {
+        if self.existing != Existing::Reset {
+            return;
+        }
+        match reset_existing(&self.plan, before) {
+            Ok(0) => {}
+            Ok(ended) => info!(ended, "connections from before, so that clients reconnect and obey"),
+            Err(error) => error!(%error, "connections from before stay"),
+        }
+    }
+
     fn renew(&mut self) {
-        let is_due = matches!(self.plan.lifetime, Lifetime::Renewed(_)) && self.peer.is_some() && self.renewed.elapsed() >= RENEW_EVERY;
+        let is_due = matches!(self.plan.lifetime, Lifetime::Renewed(_)) && self.has_spoken && self.renewed.elapsed() >= RENEW_EVERY;
         if is_due {
             if let Err(error) = self.plan.replace_vips().commit() {
                 error!(%error, "renew");
@@ -186,8 +205,9 @@ impl Watch {
             Ok(true) => {}
             Ok(false) => {
                 error!(table = TABLE, "somebody deleted the table: connections passed their routes by since then; it is put back");
-                if let Err(error) = self.plan.install().commit() {
-                    error!(%error, "put back");
+                match self.plan.install().commit() {
+                    Ok(()) => self.reset_existing(&Installed::default()),
+                    Err(error) => error!(%error, "put back"),
                 }
             }
             Err(error) => error!(%error, "what is installed"),

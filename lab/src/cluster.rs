@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -14,7 +15,7 @@ use routing::manifest;
 use crate::Namespace;
 use crate::client::{self, Ask};
 use crate::net::{self, Addresses, Forwards};
-use crate::process::{As, Process, wait_for};
+use crate::process::{As, Holder, Process, wait_for};
 use crate::roles::{Derived, hosts};
 
 const CONTROLLER_PORT: u16 = 15010;
@@ -30,13 +31,14 @@ pub(crate) struct Cluster {
     number: u8,
     pub(crate) namespace: Namespace,
     folder: PathBuf,
+    holder: Arc<Holder>,
     controller: Option<Process>,
     digest: String,
 }
 
 impl Cluster {
     /// Makes the namespace and joins it to the router.
-    pub(crate) fn new(name: &str, number: u8, router: &Namespace, folder: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &str, number: u8, router: &Namespace, folder: PathBuf, holder: &Arc<Holder>) -> anyhow::Result<Self> {
         for part in ["objects", "status", "hosts"] {
             fs::create_dir_all(folder.join(part))?;
         }
@@ -50,7 +52,12 @@ impl Cluster {
         let pods: [(IpAddr, u8); 2] =
             [(Ipv4Addr::new(10, number, 0, 0).into(), 16), (Ipv6Addr::new(0xfd00, 0x10, link, 0, 0, 0, 0, 0).into(), 64)];
         net::connect_cluster(router, &namespace, &format!("c{number}"), (end(1), end(2)), pods)?;
-        Ok(Self { name: name.to_owned(), number, namespace, folder, controller: None, digest: String::new() })
+        Ok(Self { name: name.to_owned(), number, namespace, folder, holder: Arc::clone(holder), controller: None, digest: String::new() })
+    }
+
+    /// Its number, from 1, in the order of names.
+    pub(crate) fn number(&self) -> u8 {
+        self.number
     }
 
     /// The addresses of its nth pod.
@@ -110,7 +117,7 @@ impl Cluster {
         ];
         let arguments: Vec<String> = own.into_iter().chain(arguments.iter().cloned()).collect();
         let log = self.folder.join("controller.log");
-        let process = Process::start(&self.namespace, "isthmus-controller", &arguments, As::Lab, &log)?;
+        let process = Process::start(&self.holder, &self.namespace, "isthmus-controller", &arguments, As::Lab, &log)?;
         let process = self.controller.insert(process);
         let namespace = &self.namespace;
         wait_for("the controller is ready", UP_MAX, || {

@@ -54,6 +54,9 @@ impl Echo {
             runtime.block_on(async move {
                 let servers = TaskTracker::new();
                 let result = bind(&pod, &ports, &servers, &until).await;
+                if result.is_err() {
+                    until.cancel();
+                }
                 // The other side waits for exactly this.
                 let _ = bound.send(result);
                 servers.close();

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use http::Version;
@@ -19,6 +20,7 @@ use crate::manifests;
 use crate::net::{self, Addresses, Forwards};
 use crate::pod::Pod;
 use crate::privilege::Privilege;
+use crate::process::Holder;
 use crate::roles::{self, Allocation, Derived, PodName};
 
 /// Clusters that there are addresses for.
@@ -82,6 +84,7 @@ pub struct Lab {
     pods: BTreeMap<PodName, Pod>,
     clusters: BTreeMap<String, Cluster>,
     router: Namespace,
+    holder: Arc<Holder>,
     drawn: Drawn,
     derived: BTreeMap<String, Derived>,
     restarts: BTreeMap<String, u32>,
@@ -153,16 +156,18 @@ impl Lab {
         let folder = tempfile::Builder::new().prefix("isthmus-lab-").tempdir()?;
         // The sidecar's uid has to reach its access log and its socket.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+        let holder = Arc::new(Holder::start()?);
         let router = Namespace::new(None)?;
         net::prepare(&router, Forwards::Yes)?;
         let mut clusters = BTreeMap::new();
         for (name, number) in manifests.keys().zip(1..) {
-            clusters.insert(name.clone(), Cluster::new(name, number, &router, folder.path().join(name))?);
+            clusters.insert(name.clone(), Cluster::new(name, number, &router, folder.path().join(name), &holder)?);
         }
         let mut lab = Self {
             pods: BTreeMap::new(),
             clusters,
             router,
+            holder,
             drawn: Drawn::default(),
             derived: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -245,7 +250,8 @@ impl Lab {
         let cluster = self.clusters.get(&name.cluster).context("a cluster that was not there at the start")?;
         let number = self.drawn.draw(&format!("{}/pod", name.cluster), &format!("{}/{}", name.namespace, name.name));
         let folder = self.folder.path().join(&name.cluster).join("pods").join(&name.namespace).join(&name.name);
-        let pod = Pod::start(cluster, name, plan, &format!("v{number}"), cluster.pod_addresses(number), folder)?;
+        let socket = self.folder.path().join(format!("{}-{number}.sock", cluster.number()));
+        let pod = Pod::start(cluster, name, plan, &format!("v{number}"), cluster.pod_addresses(number), (folder, socket), &self.holder)?;
         self.pods.insert(name.clone(), pod);
         Ok(())
     }
@@ -302,6 +308,14 @@ impl Lab {
 
     fn cluster(&self, name: &str) -> anyhow::Result<&Cluster> {
         self.clusters.get(name).with_context(|| format!("no cluster {name}"))
+    }
+
+    /// Whether a pod has a sidecar that runs.
+    ///
+    /// # Errors
+    /// There is no such pod.
+    pub fn has_sidecar(&self, pod: &PodName) -> anyhow::Result<bool> {
+        Ok(self.get(pod)?.has_sidecar())
     }
 
     /// The namespaces of a pod.

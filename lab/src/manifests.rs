@@ -40,12 +40,18 @@ pub enum ManifestFile {
 pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
     let mut clusters = Manifests::new();
     for entry in entries(folder)? {
-        if entry.is_dir() {
+        if entry.is_dir() && !is_hidden(&entry) {
             clusters.insert(name(&entry)?, read_cluster(&entry)?);
         }
     }
     ensure!(!clusters.is_empty(), "{}: no folder of a cluster in it, for example {}", folder.display(), folder.join("west").display());
     Ok(clusters)
+}
+
+/// Names that begin with a dot are somebody else's: of an editor, of version control.
+#[must_use]
+pub fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
 
 fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {

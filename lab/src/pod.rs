@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
@@ -13,7 +14,7 @@ use crate::echo::Echo;
 use crate::lab::{Existing, Fail, Intercept, Options};
 use crate::net::{self, Addresses, Forwards};
 use crate::privilege::{Privilege, SIDECAR_ID};
-use crate::process::{As, Process, wait_for};
+use crate::process::{As, Holder, Process, wait_for};
 use crate::roles::{PodName, PodPlan};
 
 /// The sidecar's admin port.
@@ -27,6 +28,8 @@ pub(crate) struct Pod {
     pub(crate) addresses: Addresses,
     pub(crate) namespace: Namespace,
     folder: PathBuf,
+    socket: PathBuf,
+    holder: Arc<Holder>,
     echo: Option<Echo>,
     init: Option<Process>,
     sidecar: Option<Process>,
@@ -41,7 +44,8 @@ impl Pod {
         plan: &PodPlan,
         link: &str,
         addresses: Addresses,
-        folder: PathBuf,
+        (folder, socket): (PathBuf, PathBuf),
+        holder: &Arc<Holder>,
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder)?;
         let namespace = Namespace::new(Some(&cluster.hosts_file(&name.namespace)?))?;
@@ -49,18 +53,34 @@ impl Pod {
         net::connect_pod(&cluster.namespace, &namespace, link, addresses)?;
         let echo = Some(Echo::start(&namespace, name, &plan.ports)?);
         let (name, plan) = (name.clone(), plan.clone());
-        Ok(Self { name, plan, addresses, namespace, folder, echo, init: None, sidecar: None, is_intercepted: false })
+        Ok(Self {
+            name,
+            plan,
+            addresses,
+            namespace,
+            folder,
+            socket,
+            holder: Arc::clone(holder),
+            echo,
+            init: None,
+            sidecar: None,
+            is_intercepted: false,
+        })
     }
 
     /// Takes over a changed plan.
     pub(crate) fn change(&mut self, plan: &PodPlan) -> anyhow::Result<()> {
         if plan.ports != self.plan.ports {
             self.echo = None;
+            // Until it is clear that the new ones can be had there are none.
+            self.plan.ports.clear();
             self.echo = Some(Echo::start(&self.namespace, &self.name, &plan.ports)?);
         }
-        if !plan.is_injected {
+        if !plan.is_injected && self.is_intercepted {
             self.sidecar = None;
             self.init = None;
+            self.namespace.run(|| Ok(init::plan::delete()?)).context("withdraw interception")?;
+            self.is_intercepted = false;
         }
         self.plan = plan.clone();
         Ok(())
@@ -87,7 +107,6 @@ impl Pod {
             Existing::Reset => "--existing=reset",
         };
         let log = self.folder.join("init.log");
-        self.is_intercepted = true;
         let mut arguments = vec![exempt, existing.to_owned()];
         match options.intercept {
             Intercept::Exact => {
@@ -96,12 +115,12 @@ impl Pod {
                     Fail::Open => "--fail=open",
                 };
                 arguments.splice(0..0, ["watch".to_owned(), format!("--socket={}", self.socket().display()), fail.to_owned()]);
-                self.init = Some(Process::start(&self.namespace, "isthmus-init", &arguments, As::Lab, &log)?);
+                self.init = Some(Process::start(&self.holder, &self.namespace, "isthmus-init", &arguments, As::Lab, &log)?);
             }
             Intercept::Cidr => {
                 arguments.insert(0, "install".to_owned());
                 arguments.extend(ranges.iter().map(|range| format!("--cidr={range}")));
-                Process::start(&self.namespace, "isthmus-init", &arguments, As::Lab, &log)?.finish()?;
+                Process::start(&self.holder, &self.namespace, "isthmus-init", &arguments, As::Lab, &log)?.finish()?;
             }
         }
         Ok(())
@@ -135,7 +154,9 @@ impl Pod {
             }
         };
         arguments.extend(options.sidecar_arguments.iter().cloned());
-        self.sidecar = Some(Process::start(&self.namespace, "isthmus-sidecar", &arguments, who, &self.folder.join("sidecar.log"))?);
+        self.is_intercepted = true;
+        self.sidecar =
+            Some(Process::start(&self.holder, &self.namespace, "isthmus-sidecar", &arguments, who, &self.folder.join("sidecar.log"))?);
         Ok(())
     }
 
@@ -205,8 +226,9 @@ impl Pod {
         format!("{}{}", read("init.log"), read("sidecar.log"))
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.join("vips.sock")
+    /// Short, whatever the pod is called: the kernel takes about a hundred bytes.
+    fn socket(&self) -> &std::path::Path {
+        &self.socket
     }
 
     /// Fails if one of its programs has ended by itself.

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -37,6 +38,42 @@ pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} is not beside {}: build it first (make build)", own.display()))
 }
 
+/// A process id namespace whose first process ends with the lab, however the lab ends: the kernel then ends all others in it.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    // Its standard input is a pipe that nobody writes to; it ends when the other end is closed, as the kernel does with that of a dead process.
+    child: Child,
+    pids: File,
+}
+
+impl Holder {
+    /// Starts the first process.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let path = program("isthmus")?;
+        let spawned = std::thread::scope(|scope| {
+            // On a thread of its own: only its children are in the new namespace.
+            let spawned = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWPID).context("a process id namespace")?;
+                let mut command = Command::new(&path);
+                command.arg("hold").stdin(Stdio::piped()).process_group(0);
+                command.spawn().with_context(|| path.display().to_string())
+            });
+            spawned.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let child = spawned?;
+        let pids = File::open(format!("/proc/{}/ns/pid", child.id())).context("the process id namespace")?;
+        Ok(Self { child, pids })
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        // It ends at once; a child that is gone needs no waiting.
+        let _ = self.child.wait();
+    }
+}
+
 /// A program that runs; ended when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -47,10 +84,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts a program inside a namespace.
-    pub(crate) fn start(namespace: &Namespace, name: &str, arguments: &[String], who: As, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        holder: &Holder,
+        namespace: &Namespace,
+        name: &str,
+        arguments: &[String],
+        who: As,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         let path = program(name)?;
         let file = File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
         let child = namespace.run(|| {
+            setns(&holder.pids, CloneFlags::CLONE_NEWPID).context("enter a process id namespace")?;
             let mut command = Command::new(&path);
             command.args(arguments).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).env_remove("RUST_LOG");
             // Ctrl-C in a terminal is for the lab, which ends its programs in order.

@@ -116,7 +116,7 @@ impl Control {
     fn obey(&self, step: Step, requests: Option<&mpsc::Sender<DeltaDiscoveryRequest>>) {
         if let Some(snapshot) = step.snapshot {
             debug!(vips = snapshot.vips.len(), frontends = snapshot.frontends.len(), "published");
-            // The retired snapshot is dropped here, on this thread, once the workers have let it go.
+            // Whoever lets go of the retired one last drops it: a worker, at its next look.
             drop(self.live.swap(snapshot));
             self.published.send_replace(());
         }

@@ -273,3 +273,17 @@ fn a_sidecar_that_is_told_to_end_serves_what_it_has() {
         bed.start_sidecar(&client).expect("ready again");
     }
 }
+
+#[test]
+fn a_pod_can_leave_the_mesh_and_come_back() {
+    for intercept in [Intercept::Exact, Intercept::Cidr] {
+        let mut bed = bed(Options { intercept, ..Options::default() }, Some(route_to(&[("blue", 1)])));
+        let client = bed.client().expect("a client");
+        for _ in 0..2 {
+            assert_eq!(who(&bed.get_from(&client, STORE, "/").expect("an answer")), "west/blue");
+            bed.apply("west/client.yaml", &yaml::client("default").replace("enabled", "disabled")).expect("in force");
+            assert_eq!(who(&bed.get_from(&client, STORE, "/").expect("an answer")), "west/store", "as without a mesh");
+            bed.apply("west/client.yaml", &yaml::client("default")).expect("in force");
+        }
+    }
+}

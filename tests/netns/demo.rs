@@ -111,6 +111,41 @@ fn where_nothing_can_be_had_it_is_said_what_to_do() {
 }
 
 #[test]
+fn a_killed_demo_leaves_no_process_behind() {
+    let folder = open_folder();
+    let mut child = Command::new(programs(folder.path()))
+        .arg("demo")
+        .arg(examples().join("gamma"))
+        .arg("--keep")
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut said = std::io::BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("Stays until") {
+        line.clear();
+        let length = std::io::BufRead::read_line(&mut said, &mut line).expect("text");
+        assert!(length > 0, "it ended early");
+    }
+    let children = children(child.id());
+    assert!(children.len() >= 5, "init, sidecar, two controllers and the one that holds them: {children:?}");
+    child.kill().expect("killed");
+    child.wait().expect("its end");
+    let end = std::time::Instant::now() + super::bytes::PATIENCE;
+    while children.iter().any(|pid| is_running(pid)) {
+        assert!(std::time::Instant::now() < end, "{children:?}");
+    }
+}
+
+/// Whether a process runs; one that nobody has waited for yet does not.
+fn is_running(pid: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
+}
+
+#[test]
 fn an_interrupted_demo_leaves_nothing_behind() {
     let folder = open_folder();
     let program = programs(folder.path());

@@ -252,6 +252,86 @@ fn what_somebody_deletes_is_reported_and_put_back() {
     assert_eq!(bed.get("store.default.svc.clusterset.local", "/").expect("an answer").status, 404, "routed again");
 }
 
+/// `isthmus-init watch` in the namespace of `app`, and the sidecar's end of its socket.
+struct Watch {
+    child: std::process::Child,
+    folder: tempfile::TempDir,
+    version: u64,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("its end");
+    }
+}
+
+impl Watch {
+    fn start(bed: &Bed, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = format!("--socket={}", folder.path().join("s").display());
+        let program = std::env::current_exe().expect("own path").ancestors().nth(2).expect("a folder").join("isthmus-init");
+        let mut command = std::process::Command::new(program);
+        command.arg("watch").arg(socket).args(arguments);
+        let child = inside(bed, move || Ok(command.spawn()?));
+        Self { child, folder, version: 0 }
+    }
+
+    fn connect(&mut self) -> std::os::unix::net::UnixStream {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Ok(stream) = std::os::unix::net::UnixStream::connect(self.folder.path().join("s")) {
+                return stream;
+            }
+            assert!(self.child.try_wait().expect("a child").is_none(), "it has ended");
+            assert!(std::time::Instant::now() < end, "it does not listen");
+        }
+    }
+
+    /// Says what is wanted, and waits until that is in place.
+    fn want(&mut self, stream: &mut std::os::unix::net::UnixStream, vips: &[SocketAddr]) {
+        self.version += 1;
+        let wish = serde_json::json!({"version": self.version, "vips": vips});
+        stream.write_all(format!("{wish}\n").as_bytes()).expect("said");
+        let mut answer = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut answer).expect("an answer");
+        assert_eq!(answer, format!("{{\"version\":{},\"ok\":true}}\n", self.version));
+    }
+}
+
+#[test]
+fn a_watch_that_restarts_over_thousands_of_vips_goes_on() {
+    let (bed, vip) = bed();
+    let vips: Vec<SocketAddr> =
+        (0..5000_u16).map(|number| SocketAddr::from(([10, 250, number.to_be_bytes()[0], number.to_be_bytes()[1]], 80))).collect();
+    inside(&bed, || Ok(plan(&vips).install().commit()?));
+    let mut watch = Watch::start(&bed, &[]);
+    let mut stream = watch.connect();
+    assert_eq!(inside(&bed, || Ok(Installed::read()?.vips.len())), 5000, "what its predecessor had is still there");
+    watch.want(&mut stream, &vips[..4000]);
+    watch.want(&mut stream, &[vip]);
+    assert_eq!(inside(&bed, || Ok(Installed::read()?.vips)), [vip].into());
+}
+
+#[test]
+fn connections_from_the_time_without_a_sidecar_are_ended_where_that_was_asked_for() {
+    let (bed, vip) = bed();
+    let mut watch = Watch::start(&bed, &["--fail=open", "--existing=reset"]);
+    let mut stream = watch.connect();
+    watch.want(&mut stream, &[vip]);
+    drop(stream);
+    let end = std::time::Instant::now() + PATIENCE;
+    while !inside(&bed, || Ok(Installed::read()?.vips.is_empty())) {
+        assert!(std::time::Instant::now() < end, "the elements do not vanish");
+    }
+    let mut meanwhile = inside(&bed, move || dial(vip));
+    assert!(line(&mut meanwhile).expect("a line").starts_with("hello"), "the platform's way");
+    let mut stream = watch.connect();
+    assert!(echoes(&mut meanwhile).expect("an echo"), "a sidecar that has said nothing yet changes nothing");
+    watch.want(&mut stream, &[vip]);
+    assert!(echoes(&mut meanwhile).is_err(), "ended, so that the client reconnects and obeys");
+}
+
 #[test]
 fn verify_proves_the_redirect_and_names_what_rewrites_a_known_service() {
     let (bed, vip) = bed();
@@ -266,6 +346,15 @@ fn verify_proves_the_redirect_and_names_what_rewrites_a_known_service() {
             "both families and the known one: {report:?}"
         );
         assert!(Installed::read()?.vips.is_empty(), "the probes are gone");
+
+        // What is there with a time to live keeps it.
+        let renewed = Plan { lifetime: Lifetime::Renewed(std::time::Duration::from_millis(500)), vips: [vip].into(), ..plan.clone() };
+        renewed.install().commit()?;
+        init::verify::verify(&plan, None)?;
+        let end = std::time::Instant::now() + PATIENCE;
+        while !Installed::read()?.vips.is_empty() {
+            assert!(std::time::Instant::now() < end, "it has become permanent");
+        }
 
         // A stand-in for a socket load balancer: it rewrites only the VIPs that it knows, before our rule is asked.
         let mut rewrites = Batch::new("socket-lb");
