@@ -35,8 +35,23 @@ pub struct Metadata {
     /// Labels.
     #[serde(default, deserialize_with = "or_default")]
     pub labels: std::collections::BTreeMap<String, String>,
+    /// What the object was derived from.
+    #[serde(default, deserialize_with = "or_default")]
+    pub owner_references: Vec<OwnerReference>,
     creation_timestamp: Option<jiff::Timestamp>,
     generation: Option<i64>,
+}
+
+/// An owner of an object, in the same namespace.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Name.
+    pub name: String,
 }
 
 fn default_namespace() -> String {

@@ -22,6 +22,8 @@ pub(crate) struct ServiceObject {
     pub(crate) ports: Vec<ServicePortObject>,
     pub(crate) affinity: Option<Duration>,
     pub(crate) slices: SlicePolicy,
+    /// Of a Service that an MCS implementation made for a ServiceImport: which one (digest C-17, D-8).
+    pub(crate) derived_from: Option<ServiceRef>,
 }
 
 /// How clients reach it.
@@ -63,6 +65,15 @@ pub(crate) enum PortProtocol {
     Unspeakable(String),
 }
 
+fn derived_from(metadata: &api::Metadata) -> Option<ServiceRef> {
+    let is_import = |owner: &&api::OwnerReference| {
+        let group = owner.api_version.split('/').next();
+        group == Some(api::MCS_GROUP) && owner.kind == ServiceKind::ServiceImport.as_str()
+    };
+    let owner = metadata.owner_references.iter().find(is_import)?;
+    Some(ServiceRef { kind: ServiceKind::ServiceImport, namespace: metadata.namespace.clone(), name: owner.name.clone() })
+}
+
 impl ServiceObject {
     pub(crate) fn of_service(service: &api::Service) -> Self {
         let spec = &service.spec;
@@ -81,6 +92,7 @@ impl ServiceObject {
             ports: ports(&spec.ports),
             affinity: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config.as_ref()),
             slices: SlicePolicy::Published,
+            derived_from: derived_from(&service.metadata),
         }
     }
 
@@ -100,6 +112,7 @@ impl ServiceObject {
                 Some("Absent") => SlicePolicy::Unpublished,
                 Some(_) | None => SlicePolicy::IfAny,
             },
+            derived_from: None,
         }
     }
 

@@ -216,11 +216,11 @@ impl World {
 
     /// The consumer routes of the namespace if there are any on this port, else the producer routes (GEP-1294; digest M-15 to M-20, D-5).
     fn active(&self, parent: &ServiceRef, port: NonZeroU16, client_namespace: &str) -> Vec<&ParsedRoute> {
-        let service = self.services.get(parent);
         let attached = |route: &&ParsedRoute| {
             route.valid_rules().next().is_some()
                 && self.own_parents(route).any(|(written, id)| {
-                    id == *parent && attach::ports(&written.reference, &id, service).is_ok_and(|ports| ports.contains(&port))
+                    let means = || attach::ports(&written.reference, &id, self.services.get(&id));
+                    (id == *parent || self.stands_for(&id, parent)) && means().is_ok_and(|ports| ports.contains(&port))
                 })
         };
         let of = |namespace: &str| self.routes.values().filter(|route| route.namespace() == namespace).filter(attached).collect::<Vec<_>>();
@@ -287,8 +287,16 @@ impl World {
     }
 
     /// Parents of a route, of whatever reach.
+    /// Whether a Service was derived from a ServiceImport and shares an address with it: then routes on either are one group (digest D-8).
+    fn stands_for(&self, service: &ServiceRef, import: &ServiceRef) -> bool {
+        let (Some(service), Some(import)) = (self.services.get(service), self.services.get(import)) else { return false };
+        service.derived_from.as_ref() == Some(&import.id) && service.ips.iter().any(|ip| import.ips.contains(ip))
+    }
+
+    /// The parents of a route, and the ServiceImports that they were derived from.
     fn parents_of(&self, route: &ParsedRoute) -> BTreeSet<ServiceRef> {
-        self.own_parents(route).map(|(_, id)| id).collect()
+        let origin = |id: &ServiceRef| self.services.get(id).and_then(|service| service.derived_from.clone());
+        self.own_parents(route).flat_map(|(_, id)| [origin(&id), Some(id)]).flatten().collect()
     }
 }
 

@@ -378,3 +378,38 @@ proptest! {
         prop_assert_eq!(answers(&shuffled), answers(&settled));
     }
 }
+
+/// D-8: an MCS implementation may give the import's VIP to a Service of its own; routes on either are one group.
+#[test]
+fn routes_on_a_service_derived_from_an_import_are_merged_into_its_own() {
+    let derived = "
+apiVersion: v1
+kind: Service
+metadata:
+  name: derived-store
+  namespace: shop
+  ownerReferences: [{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, name: store}]
+spec: {clusterIP: 10.201.0.1, ports: [{name: http, port: 80}]}
+";
+    let on_service = route(
+        "on-service",
+        "shop",
+        &format!("parentRefs: [{{group: '', kind: Service, name: derived-store}}]\nrules: [{{backendRefs: [{TO_CART}]}}]"),
+    );
+    let names = |world: &World| -> Vec<String> {
+        let frontend = frontend(world, "ServiceImport/shop/store/80", "shop");
+        frontend.iter().flat_map(|frontend| &frontend.routes).map(|route| route.name.clone()).collect()
+    };
+    let mut both = world(&[STORE, CART, derived, &gamma()]);
+    assert_eq!(names(&both), ["store"]);
+    let [object]: [Object; 1] = objects(&[&on_service]).try_into().expect("one");
+    let touched = both.apply(object);
+    assert!(touched.frontends.contains(&port("ServiceImport/shop/store/80").service), "{touched:?}");
+    assert_eq!(names(&both), ["on-service", "store"]);
+    assert!(vips(&both, "shop").contains(&"10.201.0.1:80 ServiceImport/shop/store/80".to_owned()), "the import owns the address");
+
+    let foreign = derived.replace("10.201.0.1", "10.99.0.1");
+    assert_eq!(names(&world(&[STORE, CART, &foreign, &gamma(), &on_service])), ["store"], "only where they share an address");
+    let unrelated = derived.replace("name: store}", "name: other}");
+    assert_eq!(names(&world(&[STORE, CART, &unrelated, &gamma(), &on_service])), ["store"]);
+}
