@@ -1,4 +1,4 @@
-//! End-to-end tests: the real programs in real network namespaces. They need root, or run as `make test` says.
+//! End-to-end tests: the real programs in real network namespaces. They need root: they act as several users.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
