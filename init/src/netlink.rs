@@ -184,7 +184,10 @@ impl Socket {
         let timeout = nix::sys::time::TimeVal::new(ANSWER_TIMEOUT_S, 0);
         setsockopt(&fd, sockopt::ReceiveTimeout, &timeout)?;
         // Notifications of thousands of elements come at once; without the privilege some are lost, which is provided for.
-        let _ = setsockopt(&fd, sockopt::RcvBufForce, &SEND_BYTES_MAX);
+        match setsockopt(&fd, sockopt::RcvBufForce, &SEND_BYTES_MAX) {
+            Ok(()) | Err(Errno::EPERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
         // The forced form needs privilege in the first user namespace; without it the system's limit is the limit.
         if setsockopt(&fd, sockopt::SndBufForce, &SEND_BYTES_MAX).is_err() {
             setsockopt(&fd, sockopt::SndBuf, &SEND_BYTES_MAX)?;

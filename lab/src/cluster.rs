@@ -62,17 +62,17 @@ impl Cluster {
 
     /// The addresses of its nth pod.
     pub(crate) fn pod_addresses(&self, nth: u16) -> Addresses {
-        numbered(10, self.number, 0x10, nth)
+        numbered(self.number, 0x10, self.number, nth)
     }
 
     /// The nth ClusterIPs.
     pub(crate) fn cluster_ips(&self, nth: u16) -> Addresses {
-        numbered_range(100, self.number, 0x100, nth)
+        numbered(100 + self.number, 0x100, self.number, nth)
     }
 
     /// The nth ClusterSetIPs.
     pub(crate) fn cluster_set_ips(&self, nth: u16) -> Addresses {
-        numbered_range(200, self.number, 0x200, nth)
+        numbered(200 + self.number, 0x200, self.number, nth)
     }
 
     /// The ranges that all VIPs are from.
@@ -163,25 +163,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// What the controller's admin port answers.
-    pub(crate) fn controller_admin(&self, target: &str) -> anyhow::Result<String> {
-        Ok(get(&self.namespace, CONTROLLER_ADMIN, target)?.1)
-    }
-
     /// What the controller has logged.
     pub(crate) fn controller_log(&self) -> String {
         fs::read_to_string(self.folder.join("controller.log")).unwrap_or_default()
     }
 }
 
-fn numbered(first: u8, number: u8, six: u16, nth: u16) -> Addresses {
+/// The nth pair of a range: 10.SECOND.0.0/16 and fd00:SIX:CLUSTER::/64.
+fn numbered(second: u8, six: u16, cluster: u8, nth: u16) -> Addresses {
     let [high, low] = (nth + 1).to_be_bytes();
-    Addresses { v4: Ipv4Addr::new(first, number, high, low), v6: Ipv6Addr::new(0xfd00, six, number.into(), 0, 0, 0, 0, nth + 1) }
-}
-
-fn numbered_range(base: u8, number: u8, six: u16, nth: u16) -> Addresses {
-    let [high, low] = (nth + 1).to_be_bytes();
-    Addresses { v4: Ipv4Addr::new(10, base + number, high, low), v6: Ipv6Addr::new(0xfd00, six, number.into(), 0, 0, 0, 0, nth + 1) }
+    Addresses { v4: Ipv4Addr::new(10, second, high, low), v6: Ipv6Addr::new(0xfd00, six, cluster.into(), 0, 0, 0, 0, nth + 1) }
 }
 
 /// A GET inside a namespace.

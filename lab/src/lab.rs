@@ -83,6 +83,7 @@ pub struct Lab {
     // Dropped in this order: programs before namespaces before files.
     pods: BTreeMap<PodName, Pod>,
     clusters: BTreeMap<String, Cluster>,
+    #[expect(dead_code, reason = "kept for its end: the clusters are joined there")]
     router: Namespace,
     holder: Arc<Holder>,
     drawn: Drawn,
@@ -262,12 +263,6 @@ impl Lab {
         &self.source
     }
 
-    /// By what right it runs.
-    #[must_use]
-    pub fn privilege(&self) -> Privilege {
-        self.privilege
-    }
-
     /// The pods that there are.
     pub fn pods(&self) -> impl Iterator<Item = &PodName> {
         self.pods.keys()
@@ -443,15 +438,6 @@ impl Lab {
         self.settled()
     }
 
-    /// Ends a pod's `isthmus-init watch` with a signal.
-    ///
-    /// # Errors
-    /// There is no such pod.
-    pub fn end_init(&mut self, pod: &PodName, with: Signal) -> anyhow::Result<()> {
-        self.get_mut(pod)?.end_init(with);
-        Ok(())
-    }
-
     /// Stops a pod's echo server, and with it only the server: its endpoint stays listed.
     ///
     /// # Errors
@@ -499,14 +485,6 @@ impl Lab {
         Ok(self.cluster(cluster)?.controller_log())
     }
 
-    /// What the admin port of a cluster's controller answers.
-    ///
-    /// # Errors
-    /// It does not answer.
-    pub fn controller_admin(&self, cluster: &str, target: &str) -> anyhow::Result<String> {
-        self.cluster(cluster)?.controller_admin(target)
-    }
-
     /// The status of a route as the controller wrote it.
     ///
     /// # Errors
@@ -516,18 +494,5 @@ impl Lab {
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let documents = routing::manifest::parse(&text)?;
         Ok(documents.into_iter().next().with_context(|| path.display().to_string())?.value)
-    }
-
-    /// The router between the clusters.
-    #[must_use]
-    pub fn router(&self) -> &Namespace {
-        &self.router
-    }
-
-    /// Leaves the files behind; gives where they are.
-    #[must_use]
-    pub fn keep_files(&mut self) -> PathBuf {
-        self.folder.disable_cleanup(true);
-        self.folder.path().to_owned()
     }
 }

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
+use routing::api::or_default;
 use routing::manifest;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// A pod with this label gets a sidecar when its value is `enabled`.
@@ -115,11 +116,6 @@ pub struct Metadata {
 
 fn default_namespace() -> String {
     "default".to_owned()
-}
-
-/// `key:` without a value is null, and null is as good as absent.
-fn or_default<'d, D: Deserializer<'d>, T: Default + Deserialize<'d>>(deserializer: D) -> Result<T, D::Error> {
-    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// A Pod, or the template of one.

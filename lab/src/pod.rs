@@ -199,13 +199,6 @@ impl Pod {
         self.sidecar.as_ref().map(Process::pid)
     }
 
-    /// Ends `isthmus-init watch` with a signal.
-    pub(crate) fn end_init(&mut self, with: Signal) {
-        if let Some(mut init) = self.init.take() {
-            init.end(with);
-        }
-    }
-
     /// Stops the echo server: requests in flight end first.
     pub(crate) fn stop_echo(&mut self) {
         self.echo = None;

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -152,8 +153,11 @@ impl Process {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            // ESRCH: it has ended by itself, which is as well.
-            let _ = kill(Pid::from_raw(pid), signal);
+            match kill(Pid::from_raw(pid), signal) {
+                // ESRCH: it has ended by itself, which is as well.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => tracing::warn!(program = self.name, %signal, %errno, "signal"),
+            }
         }
     }
 }

@@ -218,8 +218,11 @@ pub(crate) fn decode_at<T: DeserializeOwned>(value: &Value, parent: &str) -> Res
     })
 }
 
-/// `null` is the same as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+/// For `deserialize_with`: `null` is the same as absent.
+///
+/// # Errors
+/// The value is of another type.
+pub fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 

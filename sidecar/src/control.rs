@@ -196,7 +196,7 @@ async fn stream_once(endpoint: &Endpoint, node: &Node, events: &mpsc::Sender<Eve
 /// A response is at most as large as this: some hundred thousand endpoints.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Shared by those who only look.
+/// What is live before the first state.
 pub(crate) fn empty() -> Live {
     Arc::new(arc_swap::ArcSwap::from_pointee(crate::snapshot::Snapshot::default()))
 }

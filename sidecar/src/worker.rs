@@ -99,8 +99,9 @@ impl Worker {
         let mut published = self.shared.published.clone();
         let is_awaited = || self.frontend(frontend).is_none() && self.dialled(destination).as_ref() == Some(frontend);
         let arrived = async { while is_awaited() && published.changed().await.is_ok() {} };
-        // The one who waited looks for itself what has come of it.
-        let _ = tokio::time::timeout(FRONTEND_WAIT_MAX, arrived).await;
+        if tokio::time::timeout(FRONTEND_WAIT_MAX, arrived).await.is_err() {
+            debug!(%frontend, "its routes have not arrived in time");
+        }
     }
 
     /// Asks control for a frontend.

@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -110,18 +110,11 @@ fn where_nothing_can_be_had_it_is_said_what_to_do() {
     assert!(!output.status.success() && text.contains("user.max_user_namespaces") && text.contains("root"), "{text}");
 }
 
-#[test]
-fn a_killed_demo_leaves_no_process_behind() {
-    let folder = open_folder();
-    let mut child = Command::new(programs(folder.path()))
-        .arg("demo")
-        .arg(examples().join("gamma"))
-        .arg("--keep")
-        .env("TMPDIR", folder.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
+/// A demo that has started everything and stays.
+fn kept(program: &Path, temporary: &Path) -> Child {
+    let mut command = Command::new(program);
+    command.arg("demo").arg(examples().join("gamma")).arg("--keep").env("TMPDIR", temporary);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program runs");
     let mut said = std::io::BufReader::new(child.stderr.take().expect("piped"));
     let mut line = String::new();
     while !line.contains("Stays until") {
@@ -129,6 +122,15 @@ fn a_killed_demo_leaves_no_process_behind() {
         let length = std::io::BufRead::read_line(&mut said, &mut line).expect("text");
         assert!(length > 0, "it ended early");
     }
+    // Open until its end: it may say more.
+    child.stderr = Some(said.into_inner());
+    child
+}
+
+#[test]
+fn a_killed_demo_leaves_no_process_behind() {
+    let folder = open_folder();
+    let mut child = kept(&programs(folder.path()), folder.path());
     let children = children(child.id());
     assert!(children.len() >= 5, "init, sidecar, two controllers and the one that holds them: {children:?}");
     child.kill().expect("killed");
@@ -152,22 +154,7 @@ fn an_interrupted_demo_leaves_nothing_behind() {
     let temporary = folder.path().join("tmp");
     std::fs::create_dir(&temporary).expect("a folder");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        let mut child = Command::new(&program)
-            .arg("demo")
-            .arg(examples().join("gamma"))
-            .arg("--keep")
-            .env("TMPDIR", &temporary)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let mut said = std::io::BufReader::new(child.stderr.take().expect("piped"));
-        let mut line = String::new();
-        while !line.contains("Stays until") {
-            line.clear();
-            let length = std::io::BufRead::read_line(&mut said, &mut line).expect("text");
-            assert!(length > 0, "it ended early");
-        }
+        let mut child = kept(&program, &temporary);
         let children = children(child.id());
         assert!(children.len() >= 4, "init, sidecar and two controllers: {children:?}");
         kill(Pid::from_raw(i32::try_from(child.id()).expect("a pid")), signal).expect("told");

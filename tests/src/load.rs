@@ -83,8 +83,10 @@ impl Load {
                             if is_over {
                                 return;
                             }
-                            // The pause between two requests; its end is either of the two.
-                            let _ = tokio::time::timeout(PAUSE, stopped.changed()).await;
+                            tokio::select! {
+                                () = tokio::time::sleep(PAUSE) => {}
+                                _ = stopped.changed() => {}
+                            }
                         }
                     });
                 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use crate::reason::Reason;
 use crate::snapshot::EndpointState;
 use crate::telemetry::Record;
 use crate::worker::Worker;
-use std::sync::Arc;
 
 /// A request's body is kept up to this, so that it can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;

@@ -4,7 +4,7 @@
 
 use ::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::reason::Reason;
 
@@ -56,11 +56,6 @@ pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
 pub(crate) fn is_grpc(parts: &Parts) -> bool {
     let content_type = parts.headers.get(::http::header::CONTENT_TYPE);
     parts.version == Version::HTTP_2 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
-}
-
-/// Whether sending a request twice does what sending it once does (RFC 9110 section 9.2.2).
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC

@@ -182,7 +182,7 @@ fn may_repeat(failed: &SendError, was_reused: bool, transport: Transport, prepar
     }
     // In HTTP/2 a head can be acted upon before the first byte of its body.
     let is_unread = transport == Transport::Http1 && prepared.body.is_untouched();
-    let is_harmless = head::is_idempotent(&prepared.parts.method) || is_unread;
+    let is_harmless = prepared.parts.method.is_idempotent() || is_unread;
     let ended = !failed.error.is_parse() && !failed.error.is_user();
     failed.failure != Failure::Lost || (was_reused && ended && is_harmless)
 }
