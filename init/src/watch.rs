@@ -3,7 +3,9 @@
 //! Invariants: a sidecar that restarts finds what its predecessor had; without a sidecar connections are refused (`closed`), or take the
 //! platform's way once the elements' time is over (`open`); what somebody else deletes is reported and put back.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -156,14 +158,11 @@ impl Watch {
     }
 
     fn change(&mut self, wanted: Wanted) -> anyhow::Result<()> {
-        // Elements whose time is over let connections by in the meantime.
-        let have_lapsed = matches!(self.plan.lifetime, Lifetime::Renewed(time) if self.renewed.elapsed() >= time);
-        let vips = if have_lapsed { std::collections::BTreeSet::new() } else { self.plan.vips.clone() };
-        let before = Installed { vips, ..Default::default() };
+        let before = Installed { vips: self.in_force()?, ..Default::default() };
         let plan = Plan { vips: wanted.vips, ..self.plan.clone() };
+        self.renewed = Instant::now();
         plan.replace_vips().commit()?;
         self.plan = plan;
-        self.renewed = Instant::now();
         self.has_spoken = true;
         info!(version = wanted.version, vips = self.plan.vips.len(), "intercepts");
         for address in self.plan.unroutable() {
@@ -171,6 +170,15 @@ impl Watch {
         }
         self.reset_existing(&before);
         Ok(())
+    }
+
+    /// Elements whose time is over let connections by in the meantime; when exactly that was, only the kernel knows.
+    fn in_force(&self) -> anyhow::Result<BTreeSet<SocketAddr>> {
+        let Lifetime::Renewed(time) = self.plan.lifetime else { return Ok(self.plan.vips.clone()) };
+        if self.renewed.elapsed() >= time {
+            return Ok(BTreeSet::new());
+        }
+        Ok(&self.plan.vips & &Installed::read().context("what is installed")?.vips)
     }
 
     /// The set is in place whatever comes of this.
@@ -188,10 +196,10 @@ impl Watch {
     fn renew(&mut self) {
         let is_due = matches!(self.plan.lifetime, Lifetime::Renewed(_)) && self.has_spoken && self.renewed.elapsed() >= RENEW_EVERY;
         if is_due {
+            self.renewed = Instant::now();
             if let Err(error) = self.plan.replace_vips().commit() {
                 error!(%error, "renew");
             }
-            self.renewed = Instant::now();
         }
     }
 

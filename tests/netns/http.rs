@@ -225,6 +225,78 @@ fn a_refused_stream_is_sent_again() {
 }
 
 #[test]
+fn a_request_whose_body_was_not_begun_is_made_good_whatever_the_method() {
+    let (bed, listener) = own_server("http");
+    let server = std::thread::spawn(move || {
+        let mut first = accept(&listener);
+        head(&mut first);
+        first.get_mut().write_all(OK).expect("an answer");
+        // The second request on it: its head alone, then the connection ends.
+        let text = head(&mut first);
+        assert!(text.starts_with("POST / "), "{text}");
+        drop(first);
+        let mut second = accept(&listener);
+        head(&mut second);
+        let mut received = [0; 9];
+        second.read_exact(&mut received).expect("the body, whole");
+        second.get_mut().write_all(OK).expect("an answer");
+        received
+    });
+    assert_eq!(bed.get(STORE, "/").expect("an answer").status, 200);
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    let mut stream = BufReader::new(inside(&bed, move || dial(address)));
+    stream.get_mut().write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n").expect("sent");
+    // Only once the sidecar has noticed the end and asked again does the body come.
+    let client = bed.client().expect("a client");
+    let end = std::time::Instant::now() + PATIENCE;
+    while !bed.sidecar_admin(&client, "/metrics").expect("metrics").contains("isthmus_sidecar_endpoint_retries_total 1") {
+        assert!(std::time::Instant::now() < end, "it was not sent again");
+    }
+    stream.get_mut().write_all(b"some body").expect("sent");
+    assert!(head(&mut stream).starts_with("HTTP/1.1 200"));
+    assert_eq!(&server.join().expect("the server"), b"some body");
+}
+
+#[test]
+fn a_stream_above_the_last_one_of_a_goaway_is_sent_again() {
+    let (bed, listener) = own_server("kubernetes.io/h2c");
+    let server = std::thread::spawn(move || {
+        let (mut first, _) = listener.accept().expect("a connection");
+        first.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // By hand: an empty SETTINGS, then, once the request's HEADERS are there, GOAWAY with last stream 0 and NO_ERROR.
+        first.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).expect("settings");
+        let mut preface = [0; 24];
+        first.read_exact(&mut preface).expect("a preface");
+        loop {
+            let mut frame = [0; 9];
+            first.read_exact(&mut frame).expect("a frame");
+            let length = usize::from(frame[1]) << 8 | usize::from(frame[2]);
+            first.read_exact(&mut vec![0; length]).expect("its payload");
+            if frame[3] == 1 {
+                break;
+            }
+        }
+        first.write_all(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("goaway");
+        let (second, _) = listener.accept().expect("another connection");
+        second.set_nonblocking(true).expect("non-blocking");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(second).expect("a stream");
+            let mut connection = h2::server::handshake(stream).await.expect("a handshake");
+            let (request, mut respond) = connection.accept().await.expect("a request").expect("a request");
+            respond.send_response(http::Response::new(()), true).expect("an answer");
+            connection.graceful_shutdown();
+            while connection.accept().await.is_some() {}
+            request.method().clone()
+        })
+    });
+    let client = bed.client().expect("a client");
+    let ask = Ask { method: Method::POST, body: Bytes::from_static(b"a body"), ..Ask::get(STORE, "/") };
+    assert_eq!(bed.ask(&client, STORE, &ask).expect("an answer").status, 200, "not processed, so also a POST (RFC 9113 section 6.8)");
+    assert_eq!(server.join().expect("the server"), Method::POST);
+}
+
+#[test]
 fn an_upgraded_connection_carries_bytes_both_ways() {
     let (bed, listener) = own_server("http");
     let server = std::thread::spawn(move || {
