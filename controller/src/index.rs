@@ -10,7 +10,7 @@ use prost::Message;
 use proto::{resources as wire, type_url, xds};
 use routing::api::{Object, ObjectKey};
 use routing::model::{FrontendId, ServiceRef};
-use routing::status::ParentStatus;
+use routing::status::EntryStatus;
 use routing::world::{Settings, Touched, World};
 use tokio::sync::watch;
 
@@ -64,7 +64,7 @@ impl Index {
         state.dirty.merge(state.world.delete(key));
     }
 
-    /// Computes anew what the changes since the last flush touch, publishes what differs, and returns the routes whose status may differ.
+    /// Computes anew what the changes since the last flush touch, publishes what differs, and returns the objects whose status may differ.
     pub fn flush(&self) -> BTreeSet<ObjectKey> {
         let state = &mut *self.state.lock();
         let dirty = std::mem::take(&mut state.dirty);
@@ -81,7 +81,7 @@ impl Index {
                 None => false,
             });
         }
-        dirty.routes
+        dirty.statuses
     }
 
     /// The view of a namespace, followed as long as the receiver lives.
@@ -103,10 +103,10 @@ impl Index {
         self.state.lock().views.get(namespace).map(|view| view.borrow().generation)
     }
 
-    /// What is to be written to a route's status; none: no such route.
+    /// What is to be written to an object's status; none: no such object, or none that has a status of ours.
     #[must_use]
-    pub fn route_status(&self, route: &ObjectKey) -> Option<Vec<ParentStatus>> {
-        self.state.lock().world.route_status(route)
+    pub fn status(&self, key: &ObjectKey) -> Option<Vec<EntryStatus>> {
+        self.state.lock().world.status(key)
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
-use routing::api::{ObjectKey, ObjectKind};
+use routing::api::ObjectKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -133,19 +133,19 @@ impl Feed {
             self.index.apply(written.object.clone());
         }
         self.objects.clone_from(&scan.objects);
-        let routes = self.index.flush();
-        if let Err(error) = self.write_status(&routes) {
+        let concerned = self.index.flush();
+        if let Err(error) = self.write_status(&concerned) {
             error!(%error, "status");
         }
     }
 
-    fn write_status(&self, routes: &BTreeSet<ObjectKey>) -> anyhow::Result<()> {
+    fn write_status(&self, concerned: &BTreeSet<ObjectKey>) -> anyhow::Result<()> {
         let Some(directory) = &self.status else { return Ok(()) };
-        for key in routes {
-            let (Some(written), Some(statuses)) = (self.objects.get(key), self.index.route_status(key)) else { continue };
+        for key in concerned {
+            let (Some(written), Some(statuses)) = (self.objects.get(key), self.index.status(key)) else { continue };
             directory.write(key, &written.value, &statuses, Timestamp::now())?;
         }
-        directory.retain(&self.objects.keys().filter(|key| key.kind == ObjectKind::HttpRoute).cloned().collect())?;
+        directory.retain(&self.objects.keys().filter(|key| key.kind.has_status()).cloned().collect())?;
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Writes route status as whole objects, one file a route: what a source that is no API server cannot take back.
+//! Writes the status of routes and policies as whole objects, one file each: what a source that is no API server cannot take back.
 //!
 //! Invariant: entries and conditions of others stay as they are; `lastTransitionTime` moves only with the status (digest S-2 to S-4).
 
@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use routing::api::{ObjectKey, ObjectKind};
-use routing::status::{CONTROLLER_NAME, Condition, ParentStatus};
+use routing::model::RouteKind;
+use routing::status::{CONTROLLER_NAME, Condition, EntryStatus};
 use serde_json::{Map, Value, json};
 
 /// A directory of status files.
@@ -63,14 +64,14 @@ impl StatusDirectory {
         Ok(Self { path })
     }
 
-    /// Writes a route's status if it differs from what is there.
+    /// Writes an object's status if it differs from what is there.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn write(&self, key: &ObjectKey, written: &Value, statuses: &[ParentStatus], now: Timestamp) -> Result<(), StatusError> {
+    pub fn write(&self, key: &ObjectKey, written: &Value, statuses: &[EntryStatus], now: Timestamp) -> Result<(), StatusError> {
         let path = self.file(key);
         let before: Option<Value> = fs::read_to_string(&path).ok().and_then(|text| serde_saphyr::from_str(&text).ok());
-        let object = with_status(written, before.as_ref(), statuses, now);
+        let object = with_status(Place::of(key.kind), written, before.as_ref(), statuses, now);
         if before.as_ref() == Some(&object) {
             return Ok(());
         }
@@ -85,17 +86,16 @@ impl StatusDirectory {
         replace().map_err(|error| StatusError::Io { path: path.clone(), error })
     }
 
-    /// Removes the files of routes that are gone.
+    /// Removes the files of objects that are gone.
     ///
     /// # Errors
     /// The directory cannot be read or a file not removed.
-    pub fn retain(&self, routes: &BTreeSet<ObjectKey>) -> Result<(), StatusError> {
+    pub fn retain(&self, objects: &BTreeSet<ObjectKey>) -> Result<(), StatusError> {
         let io = |error| StatusError::Io { path: self.path.clone(), error };
-        let kept: BTreeSet<PathBuf> = routes.iter().map(|key| self.file(key)).collect();
-        let prefix = format!("{}.", ObjectKind::HttpRoute.as_str());
+        let kept: BTreeSet<PathBuf> = objects.iter().map(|key| self.file(key)).collect();
         for entry in fs::read_dir(&self.path).map_err(io)? {
             let entry = entry.map_err(io)?;
-            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".yaml"));
+            let ours = entry.file_name().to_str().is_some_and(is_ours_to_write);
             if ours && !kept.contains(&entry.path()) {
                 fs::remove_file(entry.path()).map_err(io)?;
             }
@@ -108,21 +108,57 @@ impl StatusDirectory {
     }
 }
 
-fn parents(object: Option<&Value>) -> &[Value] {
-    object.and_then(|object| object.pointer("/status/parents")).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+/// The kinds whose status is written.
+const KINDS: [ObjectKind; 6] = [
+    ObjectKind::Route(RouteKind::Http),
+    ObjectKind::Route(RouteKind::Grpc),
+    ObjectKind::Route(RouteKind::Tls),
+    ObjectKind::Route(RouteKind::Tcp),
+    ObjectKind::BackendTlsPolicy,
+    ObjectKind::BackendTrafficPolicy,
+];
+
+fn is_ours_to_write(file: &str) -> bool {
+    let kind = file.strip_suffix(".yaml").and_then(|name| name.split('.').next());
+    KINDS.iter().any(|known| Some(known.as_str()) == kind)
 }
 
-fn is_ours(parent: &Value) -> bool {
-    parent.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER_NAME)
+/// Where in a status the entries stand, and what each is about.
+#[derive(Clone, Copy)]
+struct Place {
+    list: &'static str,
+    reference: &'static str,
+}
+
+impl Place {
+    /// A route has parents (RouteParentStatus), a policy has ancestors (PolicyAncestorStatus).
+    fn of(kind: ObjectKind) -> Self {
+        if matches!(kind, ObjectKind::Route(_)) {
+            Self { list: "parents", reference: "parentRef" }
+        } else {
+            Self { list: "ancestors", reference: "ancestorRef" }
+        }
+    }
+
+    fn entries(self, object: Option<&Value>) -> &[Value] {
+        let list = object.and_then(|object| object.get("status")).and_then(|status| status.get(self.list));
+        list.and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn is_ours(entry: &Value) -> bool {
+    entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER_NAME)
 }
 
 /// The object with the entries of others as the source has them and our own anew.
-fn with_status(written: &Value, before: Option<&Value>, statuses: &[ParentStatus], now: Timestamp) -> Value {
-    let mut entries: Vec<Value> = parents(Some(written)).iter().filter(|parent| !is_ours(parent)).cloned().collect();
+fn with_status(place: Place, written: &Value, before: Option<&Value>, statuses: &[EntryStatus], now: Timestamp) -> Value {
+    let mut entries: Vec<Value> = place.entries(Some(written)).iter().filter(|entry| !is_ours(entry)).cloned().collect();
     for status in statuses {
-        let same = |parent: &&Value| is_ours(parent) && parent.get("parentRef") == Some(&status.parent_ref);
-        let earlier = parents(before).iter().find(same).or_else(|| parents(Some(written)).iter().find(same));
-        entries.push(entry(status, earlier, now));
+        let same = |entry: &&Value| is_ours(entry) && entry.get(place.reference) == Some(&status.reference);
+        let earlier = place.entries(before).iter().find(same).or_else(|| place.entries(Some(written)).iter().find(same));
+        let mut entry = entry(status, earlier, now);
+        entry[place.reference] = status.reference.clone();
+        entries.push(entry);
     }
     let mut object = written.clone();
     if let Some(object) = object.as_object_mut() {
@@ -130,12 +166,12 @@ fn with_status(written: &Value, before: Option<&Value>, statuses: &[ParentStatus
         if !status.is_object() {
             *status = Value::Object(Map::new());
         }
-        status["parents"] = Value::Array(entries);
+        status[place.list] = Value::Array(entries);
     }
     object
 }
 
-fn entry(status: &ParentStatus, earlier: Option<&Value>, now: Timestamp) -> Value {
+fn entry(status: &EntryStatus, earlier: Option<&Value>, now: Timestamp) -> Value {
     let earlier: &[Value] = earlier.and_then(|entry| entry.get("conditions")).and_then(Value::as_array).map_or(&[], Vec::as_slice);
     let kind = |condition: &Value| condition.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     let own = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
@@ -145,7 +181,7 @@ fn entry(status: &ParentStatus, earlier: Option<&Value>, now: Timestamp) -> Valu
         condition_value(condition, before, now)
     });
     let conditions: Vec<Value> = ours.chain(foreign).collect();
-    json!({"parentRef": status.parent_ref, "controllerName": CONTROLLER_NAME, "conditions": conditions})
+    json!({"controllerName": CONTROLLER_NAME, "conditions": conditions})
 }
 
 fn condition_value(condition: &Condition, before: Option<&Value>, now: Timestamp) -> Value {
@@ -169,13 +205,13 @@ mod tests {
     use super::*;
 
     fn key() -> ObjectKey {
-        ObjectKey { kind: ObjectKind::HttpRoute, namespace: "shop".to_owned(), name: "store".to_owned() }
+        ObjectKey { kind: ObjectKind::Route(RouteKind::Http), namespace: "shop".to_owned(), name: "store".to_owned() }
     }
 
-    fn status(accepted: bool) -> Vec<ParentStatus> {
+    fn status(accepted: bool) -> Vec<EntryStatus> {
         let condition =
             Condition { kind: "Accepted", status: accepted, reason: "Accepted", message: String::new(), observed_generation: 1 };
-        vec![ParentStatus { parent_ref: json!({"name": "store"}), conditions: vec![condition] }]
+        vec![EntryStatus { reference: json!({"name": "store"}), conditions: vec![condition] }]
     }
 
     fn read(root: &Path) -> Value {

@@ -6,9 +6,11 @@
 mod backend;
 mod filter;
 mod frontend;
+mod rule;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use routing::model::{BackendId, FrontendId, ServiceKind, ServicePort, ServiceRef, Vip};
 
@@ -46,6 +48,15 @@ fn required<T>(value: Option<T>, field: &str) -> Converted<T> {
 /// Converts each item of a list; an error names the item's position.
 fn list<W, M>(items: Vec<W>, field: &str, convert: impl Fn(W) -> Converted<M>) -> Converted<Vec<M>> {
     items.into_iter().enumerate().map(|(index, item)| convert(item).map_err(|error| error.within(&format!("{field}[{index}]")))).collect()
+}
+
+fn duration_ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Durations of the API are far below the limit of the type.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A port number, 1 to 65535.

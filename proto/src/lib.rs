@@ -21,6 +21,12 @@ pub mod xds {
     tonic::include_proto!("envoy.service.discovery.v3");
 }
 
+/// Envoy's external authorization protocol, field numbers as published.
+#[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; documented in the .proto file")]
+pub mod ext_authz {
+    tonic::include_proto!("envoy.service.auth.v3");
+}
+
 /// The resources a sidecar receives.
 #[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; documented in the .proto file")]
 pub mod resources {

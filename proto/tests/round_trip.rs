@@ -11,9 +11,11 @@ use proptest::prelude::*;
 use prost::Message;
 use proto::resources as wire;
 use routing::model::{
-    Addresses, AppProtocol, Backend, BackendFault, BackendFaultReason, BackendId, BackendTarget, Endpoint, Filter, Frontend, FrontendId,
-    HeaderEdit, HeaderMatch, PathMatch, PathModifier, Pattern, QueryMatch, Redirect, Rewrite, Route, RouteKind, RouteMatch, Rule, Scheme,
-    ServiceKind, ServicePort, ServiceRef, ValueMatch, Vip, WeightedBackend,
+    Addresses, AltName, AppProtocol, AuthProtocol, Backend, BackendFault, BackendFaultReason, BackendId, BackendTarget, BackendTls,
+    Carrier, Cors, Distribution, Endpoint, ExternalAuth, Filter, Fraction, Frontend, FrontendId, HeaderEdit, HeaderMatch, HostGlob,
+    HostPattern, MinRetryRate, Mirror, Origin, PathMatch, PathModifier, Pattern, Persistence, QueryMatch, Redirect, Retry, RetryBudget,
+    Rewrite, Roots, Route, RouteKind, RouteMatch, RpcMatch, Rule, Scheme, ServiceKind, ServicePort, ServiceRef, Timeouts, TrafficPolicy,
+    ValueMatch, Vip, WeightedBackend, Wildcard,
 };
 
 fn port() -> impl Strategy<Value = NonZeroU16> {
@@ -36,7 +38,13 @@ fn value_match() -> impl Strategy<Value = ValueMatch> {
 }
 
 fn path_match() -> impl Strategy<Value = PathMatch> {
-    prop_oneof!["/[a-z/]{0,8}".prop_map(PathMatch::Exact), "/[a-z/]{0,8}".prop_map(PathMatch::Prefix), pattern().prop_map(PathMatch::Regex)]
+    let rpc = (of(value_match()), of(value_match())).prop_map(|(service, method)| PathMatch::Rpc(RpcMatch { service, method }));
+    prop_oneof![
+        "/[a-z/]{0,8}".prop_map(PathMatch::Exact),
+        "/[a-z/]{0,8}".prop_map(PathMatch::Prefix),
+        pattern().prop_map(PathMatch::Regex),
+        rpc
+    ]
 }
 
 fn header_name() -> impl Strategy<Value = HeaderName> {
@@ -74,21 +82,83 @@ fn filter() -> impl Strategy<Value = Filter> {
         redirect().prop_map(Filter::Redirect),
         (of("[a-z.]{1,8}"), of(path_modifier())).prop_map(|(hostname, path)| Filter::Rewrite(Rewrite { hostname, path })),
         "[A-Za-z]{1,8}".prop_map(Filter::Unsupported),
+        (target(), 0..5u32, 5..9u32).prop_map(|(target, numerator, denominator)| {
+            Filter::Mirror(Mirror { target, fraction: Fraction { numerator, denominator } })
+        }),
+        cors().prop_map(Filter::Cors),
+        external_auth().prop_map(Filter::ExternalAuth),
     ]
 }
 
-fn weighted_backend() -> impl Strategy<Value = WeightedBackend> {
+fn scheme() -> impl Strategy<Value = Scheme> {
+    prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]
+}
+
+fn wildcard<T: std::fmt::Debug + Clone>(item: impl Strategy<Value = T>) -> impl Strategy<Value = Wildcard<T>> {
+    of(vec(item, 0..3)).prop_map(|these| these.map_or(Wildcard::Any, Wildcard::These))
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let host = prop_oneof!["[a-z.]{1,8}".prop_map(HostGlob::Exact), "[a-z.]{0,8}".prop_map(HostGlob::Suffix)];
+    let origin = (scheme(), host, 1..u16::MAX).prop_map(|(scheme, host, port)| Origin { scheme, host, port });
+    let method = prop_oneof![Just(Method::GET), Just(Method::DELETE)];
+    let parts = (wildcard(origin), wildcard(method), wildcard(header_name()), wildcard(header_name()), any::<u32>(), any::<bool>());
+    parts.prop_map(|(origins, methods, headers, expose, max_age_s, credentials)| Cors {
+        origins,
+        methods,
+        headers,
+        expose,
+        max_age_s,
+        credentials,
+    })
+}
+
+fn external_auth() -> impl Strategy<Value = ExternalAuth> {
+    let names = || vec(header_name(), 0..3);
+    let protocol = prop_oneof![
+        ("[a-z/]{0,8}", names(), names()).prop_map(|(path, allowed_headers, allowed_response_headers)| AuthProtocol::Http {
+            path,
+            allowed_headers,
+            allowed_response_headers
+        }),
+        names().prop_map(|allowed_headers| AuthProtocol::Grpc { allowed_headers }),
+    ];
+    (target(), protocol, any::<u32>()).prop_map(|(target, protocol, body_bytes_max)| ExternalAuth { target, protocol, body_bytes_max })
+}
+
+fn millis() -> impl Strategy<Value = Duration> {
+    any::<u32>().prop_map(|millis| Duration::from_millis(millis.into()))
+}
+
+fn persistence() -> impl Strategy<Value = Persistence> {
+    let carrier = prop_oneof![Just(Carrier::SessionCookie), Just(Carrier::PermanentCookie), Just(Carrier::Header)];
+    (of("[a-z]{1,5}"), carrier, of(millis())).prop_map(|(session_name, carrier, absolute_timeout)| Persistence {
+        session_name,
+        carrier,
+        absolute_timeout,
+    })
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let code = (400..600u16).prop_filter_map("a status", |code| StatusCode::from_u16(code).ok());
+    (vec(code, 0..3), 1..9u32, of(millis())).prop_map(|(codes, attempts, backoff)| Retry { codes, attempts, backoff })
+}
+
+fn target() -> impl Strategy<Value = BackendTarget> {
     let reason = prop_oneof![
         Just(BackendFaultReason::InvalidKind),
         Just(BackendFaultReason::BackendNotFound),
         Just(BackendFaultReason::RefNotPermitted),
         Just(BackendFaultReason::UnsupportedProtocol)
     ];
-    let target = prop_oneof![
+    prop_oneof![
         service_port().prop_map(|port| BackendTarget::Backend(BackendId(port))),
         (reason, "[ -~]{0,20}").prop_map(|(reason, message)| BackendTarget::Invalid(BackendFault { reason, message })),
-    ];
-    (0..=1_000_000u32, target, vec(filter(), 0..2)).prop_map(|(weight, target, filters)| WeightedBackend { weight, target, filters })
+    ]
+}
+
+fn weighted_backend() -> impl Strategy<Value = WeightedBackend> {
+    (0..=1_000_000u32, target(), vec(filter(), 0..2)).prop_map(|(weight, target, filters)| WeightedBackend { weight, target, filters })
 }
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
@@ -99,14 +169,28 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (any::<u32>(), of("[a-z]{1,5}"), vec(route_match(), 1..3), vec(filter(), 0..3), vec(weighted_backend(), 0..3))
-        .prop_map(|(index, name, matches, filters, backends)| Rule { index, name, matches, filters, backends })
+    let timeouts = (of(millis()), of(millis())).prop_map(|(request, backend_request)| Timeouts { request, backend_request });
+    let lists = (vec(route_match(), 1..3), vec(filter(), 0..3), vec(weighted_backend(), 0..3));
+    (any::<u32>(), of("[a-z]{1,5}"), lists, timeouts, of(retry()), of(persistence())).prop_map(
+        |(index, name, (matches, filters, backends), timeouts, retry, persistence)| Rule {
+            index,
+            name,
+            matches,
+            filters,
+            backends,
+            timeouts,
+            retry,
+            persistence,
+        },
+    )
 }
 
 fn frontend() -> impl Strategy<Value = Frontend> {
     let kind = prop_oneof![Just(RouteKind::Grpc), Just(RouteKind::Http), Just(RouteKind::Tls), Just(RouteKind::Tcp)];
-    let route = ("[a-z]{1,5}", "[a-z]{1,5}", any::<i64>(), any::<i64>(), vec(rule(), 0..3))
-        .prop_map(|(namespace, name, created_s, generation, rules)| Route { namespace, name, created_s, generation, rules });
+    let pattern = prop_oneof!["[a-z.]{1,8}".prop_map(HostPattern::Exact), "[a-z.]{1,8}".prop_map(HostPattern::Under)];
+    let route = ("[a-z]{1,5}", "[a-z]{1,5}", any::<i64>(), any::<i64>(), vec(pattern, 0..3), vec(rule(), 0..3)).prop_map(
+        |(namespace, name, created_s, generation, hostnames, rules)| Route { namespace, name, created_s, generation, hostnames, rules },
+    );
     (service_port(), kind, vec(route, 1..3)).prop_map(|(id, kind, routes)| Frontend { id: FrontendId(id), kind, routes })
 }
 
@@ -115,12 +199,8 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 }
 
 fn backend() -> impl Strategy<Value = Backend> {
-    let endpoint = ("[a-z]{1,3}", address(), of("[a-z]{1,3}"), of("[a-z]{1,3}")).prop_map(|(cluster, address, zone, node)| Endpoint {
-        cluster,
-        address,
-        zone,
-        node,
-    });
+    let endpoint = ("[a-z]{1,3}", address(), of("[a-z]{1,3}"), of("[a-z]{1,3}"), vec("[a-z]{1,3}", 0..3))
+        .prop_map(|(cluster, address, zone, node, for_zones)| Endpoint { cluster, address, zone, node, for_zones });
     let addresses = prop_oneof![
         vec(endpoint, 0..5).prop_map(|mut endpoints| {
             endpoints.sort();
@@ -130,12 +210,36 @@ fn backend() -> impl Strategy<Value = Backend> {
         vec(address(), 1..3).prop_map(Addresses::Vips),
     ];
     let protocol = prop_oneof![Just(AppProtocol::Infer), Just(AppProtocol::Http1), Just(AppProtocol::Http2)];
-    (service_port(), protocol, of(1..86_400u64), addresses).prop_map(|(id, protocol, affinity, addresses)| Backend {
-        id: BackendId(id),
-        protocol,
-        affinity: affinity.map(Duration::from_secs),
-        addresses,
-    })
+    let distribution = prop_oneof![Just(Distribution::SameZone), Just(Distribution::SameNode)];
+    let policy = (any::<bool>(), of(distribution)).prop_map(|(is_local, distribution)| TrafficPolicy { is_local, distribution });
+    let alt_name = prop_oneof!["[a-z.]{1,8}".prop_map(AltName::Hostname), "[a-z:/]{1,8}".prop_map(AltName::Uri)];
+    let roots = of("[ -~]{1,20}").prop_map(|pem| pem.map_or(Roots::System, Roots::Pem));
+    let tls = prop_oneof![
+        ("[a-z.]{1,8}", vec(alt_name, 0..3), roots).prop_map(|(hostname, alt_names, roots)| BackendTls::Verified {
+            hostname,
+            alt_names,
+            roots
+        }),
+        "[ -~]{0,20}".prop_map(BackendTls::Broken),
+    ];
+    let budget = (0..101u32, millis(), any::<u32>(), millis()).prop_map(|(percent, interval, count, min_interval)| RetryBudget {
+        percent,
+        interval,
+        min: MinRetryRate { count, interval: min_interval },
+    });
+    let more = (policy, of(tls), of(budget), of(persistence()));
+    (service_port(), protocol, of(1..86_400u64), addresses, more).prop_map(
+        |(id, protocol, affinity, addresses, (policy, tls, retry_budget, persistence))| Backend {
+            id: BackendId(id),
+            protocol,
+            affinity: affinity.map(Duration::from_secs),
+            policy,
+            tls,
+            retry_budget,
+            persistence,
+            addresses,
+        },
+    )
 }
 
 /// Through the bytes, as a peer would see it.

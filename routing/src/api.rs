@@ -2,7 +2,9 @@
 //! version never hides a whole object.
 
 mod core;
+mod filter;
 mod gateway;
+mod policy;
 
 use std::fmt;
 
@@ -10,16 +12,29 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::model::{RouteKind, ServiceKind};
+
 pub use self::core::{
-    Endpoint, EndpointConditions, EndpointSlice, Namespace, Port, Service, ServiceImport, SessionAffinityConfig, SlicePort,
+    ConfigMap, Endpoint, EndpointConditions, EndpointSlice, Namespace, Port, Service, ServiceImport, SessionAffinityConfig, SlicePort,
+};
+pub use filter::{
+    Cors, ExternalAuth, ForwardBody, Fraction, GrpcAuth, HeaderModifier, HttpAuth, HttpRouteFilter, NamedValue, PathModifier,
+    RequestMirror, RequestRedirect, UrlRewrite,
 };
 pub use gateway::{
-    BackendRef, HeaderModifier, HttpRoute, HttpRouteFilter, HttpRouteMatch, HttpRouteRule, NamedMatch, NamedValue, ParentRef,
-    ParentReference, PathModifier, PathValue, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantTo, RequestRedirect, UrlRewrite,
+    BackendObjectReference, BackendRef, CookieConfig, GrpcMethodMatch, GrpcRouteMatch, GrpcRouteRule, HttpRouteMatch, HttpRouteRetry,
+    HttpRouteRule, HttpRouteTimeouts, NamedMatch, ParentRef, ParentReference, PathValue, ReferenceGrant, ReferenceGrantFrom,
+    ReferenceGrantTo, Route, SessionPersistence, StreamRouteRule,
+};
+pub use policy::{
+    BackendTlsPolicyRest, BackendTlsValidation, BackendTrafficPolicyRest, BudgetDetails, LocalObjectReference, Policy, PolicySpec,
+    PolicyTarget, RequestRate, RetryConstraint, SubjectAltName,
 };
 
 /// The API group of Gateway API kinds.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// The API group of its experimental kinds.
+pub const GATEWAY_GROUP_EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
 /// The API group of Multi-Cluster Services kinds.
 pub const MCS_GROUP: &str = "multicluster.x-k8s.io";
 
@@ -81,8 +96,8 @@ impl Metadata {
 /// An object of a kind that is read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
-    /// gateway.networking.k8s.io/v1 HTTPRoute.
-    HttpRoute(HttpRoute),
+    /// HTTPRoute, GRPCRoute, TLSRoute, TCPRoute.
+    Route(Route),
     /// multicluster.x-k8s.io/v1beta1 or v1alpha1 ServiceImport.
     ServiceImport(ServiceImport),
     /// v1 Service.
@@ -91,6 +106,12 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// gateway.networking.k8s.io/v1 or v1beta1 ReferenceGrant.
     ReferenceGrant(ReferenceGrant),
+    /// gateway.networking.k8s.io/v1 BackendTLSPolicy.
+    BackendTlsPolicy(Policy),
+    /// gateway.networking.x-k8s.io/v1alpha1 XBackendTrafficPolicy.
+    BackendTrafficPolicy(Policy),
+    /// v1 ConfigMap.
+    ConfigMap(ConfigMap),
     /// v1 Namespace.
     Namespace(Namespace),
 }
@@ -98,8 +119,8 @@ pub enum Object {
 /// The kinds that are read.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum ObjectKind {
-    /// HTTPRoute.
-    HttpRoute,
+    /// HTTPRoute, GRPCRoute, TLSRoute, TCPRoute.
+    Route(RouteKind),
     /// ServiceImport.
     ServiceImport,
     /// Service.
@@ -108,6 +129,12 @@ pub enum ObjectKind {
     EndpointSlice,
     /// ReferenceGrant.
     ReferenceGrant,
+    /// BackendTLSPolicy.
+    BackendTlsPolicy,
+    /// XBackendTrafficPolicy.
+    BackendTrafficPolicy,
+    /// ConfigMap.
+    ConfigMap,
     /// Namespace.
     Namespace,
 }
@@ -117,25 +144,44 @@ impl ObjectKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::HttpRoute => "HTTPRoute",
-            Self::ServiceImport => "ServiceImport",
-            Self::Service => "Service",
+            Self::Route(kind) => kind.as_str(),
+            Self::ServiceImport => ServiceKind::ServiceImport.as_str(),
+            Self::Service => ServiceKind::Service.as_str(),
             Self::EndpointSlice => "EndpointSlice",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::BackendTrafficPolicy => "XBackendTrafficPolicy",
+            Self::ConfigMap => "ConfigMap",
             Self::Namespace => "Namespace",
+        }
+    }
+
+    /// Whether objects of this kind have a status of ours.
+    #[must_use]
+    pub fn has_status(self) -> bool {
+        match self {
+            Self::Route(_) | Self::BackendTlsPolicy | Self::BackendTrafficPolicy => true,
+            Self::ServiceImport | Self::Service | Self::EndpointSlice | Self::ReferenceGrant | Self::ConfigMap | Self::Namespace => false,
         }
     }
 
     /// The kind that an apiVersion and kind name, if it is read.
     #[must_use]
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
-        Some(match (api_version, kind) {
-            ("gateway.networking.k8s.io/v1", "HTTPRoute") => Self::HttpRoute,
-            ("multicluster.x-k8s.io/v1alpha1" | "multicluster.x-k8s.io/v1beta1", "ServiceImport") => Self::ServiceImport,
-            ("v1", "Service") => Self::Service,
-            ("discovery.k8s.io/v1", "EndpointSlice") => Self::EndpointSlice,
-            ("gateway.networking.k8s.io/v1" | "gateway.networking.k8s.io/v1beta1", "ReferenceGrant") => Self::ReferenceGrant,
-            ("v1", "Namespace") => Self::Namespace,
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        Some(match (group, kind, version) {
+            (GATEWAY_GROUP, "HTTPRoute", "v1") => Self::Route(RouteKind::Http),
+            (GATEWAY_GROUP, "GRPCRoute", "v1") => Self::Route(RouteKind::Grpc),
+            (GATEWAY_GROUP, "TLSRoute", "v1" | "v1alpha2" | "v1alpha3") => Self::Route(RouteKind::Tls),
+            (GATEWAY_GROUP, "TCPRoute", "v1" | "v1alpha2") => Self::Route(RouteKind::Tcp),
+            (GATEWAY_GROUP, "ReferenceGrant", "v1" | "v1beta1") => Self::ReferenceGrant,
+            (GATEWAY_GROUP, "BackendTLSPolicy", "v1" | "v1alpha3") => Self::BackendTlsPolicy,
+            (GATEWAY_GROUP_EXPERIMENTAL, "XBackendTrafficPolicy", "v1alpha1") => Self::BackendTrafficPolicy,
+            (MCS_GROUP, "ServiceImport", "v1alpha1" | "v1beta1") => Self::ServiceImport,
+            ("", "Service", "v1") => Self::Service,
+            ("discovery.k8s.io", "EndpointSlice", "v1") => Self::EndpointSlice,
+            ("", "ConfigMap", "v1") => Self::ConfigMap,
+            ("", "Namespace", "v1") => Self::Namespace,
             _ => return None,
         })
     }
@@ -178,11 +224,14 @@ impl Object {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
         let Some(kind) = ObjectKind::of(text("apiVersion"), text("kind")) else { return Ok(None) };
         Ok(Some(match kind {
-            ObjectKind::HttpRoute => Self::HttpRoute(HttpRoute::decode(value)?),
+            ObjectKind::Route(kind) => Self::Route(Route::decode(kind, value)?),
             ObjectKind::ServiceImport => Self::ServiceImport(decode_at(value, "")?),
             ObjectKind::Service => Self::Service(decode_at(value, "")?),
             ObjectKind::EndpointSlice => Self::EndpointSlice(decode_at(value, "")?),
             ObjectKind::ReferenceGrant => Self::ReferenceGrant(decode_at(value, "")?),
+            ObjectKind::BackendTlsPolicy => Self::BackendTlsPolicy(decode_at(value, "")?),
+            ObjectKind::BackendTrafficPolicy => Self::BackendTrafficPolicy(decode_at(value, "")?),
+            ObjectKind::ConfigMap => Self::ConfigMap(decode_at(value, "")?),
             ObjectKind::Namespace => Self::Namespace(decode_at(value, "")?),
         }))
     }
@@ -191,11 +240,14 @@ impl Object {
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         let (kind, metadata) = match self {
-            Self::HttpRoute(object) => (ObjectKind::HttpRoute, &object.metadata),
+            Self::Route(object) => (ObjectKind::Route(object.kind), &object.metadata),
             Self::ServiceImport(object) => (ObjectKind::ServiceImport, &object.metadata),
             Self::Service(object) => (ObjectKind::Service, &object.metadata),
             Self::EndpointSlice(object) => (ObjectKind::EndpointSlice, &object.metadata),
             Self::ReferenceGrant(object) => (ObjectKind::ReferenceGrant, &object.metadata),
+            Self::BackendTlsPolicy(object) => (ObjectKind::BackendTlsPolicy, &object.metadata),
+            Self::BackendTrafficPolicy(object) => (ObjectKind::BackendTrafficPolicy, &object.metadata),
+            Self::ConfigMap(object) => (ObjectKind::ConfigMap, &object.metadata),
             Self::Namespace(object) => {
                 return ObjectKey { kind: ObjectKind::Namespace, namespace: String::new(), name: object.metadata.name.clone() };
             }

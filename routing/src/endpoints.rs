@@ -55,7 +55,10 @@ fn candidates(service: &ServiceObject, port: &ServicePortObject, slice: &Endpoin
     let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let address = SocketAddr::new(ip, number);
-        let found = Endpoint { cluster: cluster.to_owned(), address, zone: endpoint.zone.clone(), node: endpoint.node_name.clone() };
+        let mut for_zones: Vec<String> = endpoint.hints.for_zones.iter().map(|zone| zone.name.clone()).collect();
+        for_zones.sort();
+        let (zone, node) = (endpoint.zone.clone(), endpoint.node_name.clone());
+        let found = Endpoint { cluster: cluster.to_owned(), address, zone, node, for_zones };
         Some((state(&endpoint.conditions)?, found))
     });
     endpoints.collect()

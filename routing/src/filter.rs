@@ -1,5 +1,7 @@
 //! What filters compute: header edits, the Location of a redirect, rewritten paths. Nothing is sent here.
 
+pub mod cors;
+
 use std::num::NonZeroU16;
 
 use http::header::HOST;
@@ -43,14 +45,16 @@ pub enum LocationError {
 }
 
 impl Scheme {
-    fn as_str(self) -> &'static str {
+    /// As written in a URI.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
         }
     }
 
-    fn well_known_port(self) -> u16 {
+    pub(crate) fn well_known_port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,
@@ -105,7 +109,7 @@ pub fn rewrite_path(modifier: &PathModifier, matched: &RouteMatch, path: &str) -
             Some(rest) if path.starts_with('/') => format!("{}{rest}", replacement.strip_suffix('/').unwrap_or(replacement)),
             Some(_) | None => return path.to_owned(),
         },
-        (PathModifier::Prefix(_), PathMatch::Exact(_) | PathMatch::Regex(_)) => return path.to_owned(),
+        (PathModifier::Prefix(_), PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Rpc(_)) => return path.to_owned(),
     };
     if rewritten.starts_with('/') { rewritten } else { format!("/{rewritten}") }
 }

@@ -5,7 +5,7 @@
 use http::header::HOST;
 use http::{HeaderMap, Method};
 
-use crate::model::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, ValueMatch};
+use crate::model::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, RpcMatch, ValueMatch};
 
 /// What a request is matched by.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +41,18 @@ impl PathMatch {
             Self::Exact(exact) => path == exact,
             Self::Prefix(prefix) => after_prefix(prefix, path).is_some(),
             Self::Regex(pattern) => path.starts_with('/') && pattern.accepts(path),
+            Self::Rpc(rpc) => rpc.accepts(path),
+        }
+    }
+}
+
+impl RpcMatch {
+    /// `/SERVICE/METHOD`, case-sensitive; without a condition whatever is called.
+    fn accepts(&self, path: &str) -> bool {
+        let holds = |wanted: &Option<ValueMatch>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted.accepts(value));
+        match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {
+            Some((service, method)) => holds(&self.service, service) && holds(&self.method, method),
+            None => self.service.is_none() && self.method.is_none(),
         }
     }
 }

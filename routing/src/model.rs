@@ -2,114 +2,23 @@
 //!
 //! Invariant: everything is plain data, ordered and comparable, so that equal inputs give equal bytes on the wire.
 
-use std::fmt;
+mod backend;
+mod filter;
+mod service;
+
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU16;
-use std::str::FromStr;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
-/// The two kinds that can be dialled and can be backends (GEP-1294 "Allowed service types", GEP-1748).
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum ServiceKind {
-    /// A core Kubernetes `Service`: its endpoints are those of the local cluster.
-    Service,
-    /// A `multicluster.x-k8s.io` `ServiceImport`: its endpoints are those of the whole ClusterSet.
-    ServiceImport,
-}
-
-impl ServiceKind {
-    /// The Kubernetes kind, as written in manifests.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Service => "Service",
-            Self::ServiceImport => "ServiceImport",
-        }
-    }
-}
-
-/// A Service or ServiceImport by name.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ServiceRef {
-    /// Service or ServiceImport.
-    pub kind: ServiceKind,
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Kubernetes name.
-    pub name: String,
-}
-
-impl fmt::Display for ServiceRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.kind.as_str(), self.namespace, self.name)
-    }
-}
-
-/// One port of a Service or ServiceImport; `Display` gives `KIND/NAMESPACE/NAME/PORT`, which is also its name on the wire.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ServicePort {
-    /// The Service or ServiceImport.
-    pub service: ServiceRef,
-    /// `spec.ports[].port`, never a target port.
-    pub port: NonZeroU16,
-}
-
-impl fmt::Display for ServicePort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.service, self.port)
-    }
-}
-
-/// A text that is not `KIND/NAMESPACE/NAME/PORT`.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0:?} is not KIND/NAMESPACE/NAME/PORT")]
-pub struct InvalidServicePort(pub String);
-
-impl FromStr for ServicePort {
-    type Err = InvalidServicePort;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidServicePort(text.to_owned());
-        let mut parts = text.split('/');
-        let (Some(kind), Some(namespace), Some(name), Some(port), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(invalid());
-        };
-        let kind = match kind {
-            "Service" => ServiceKind::Service,
-            "ServiceImport" => ServiceKind::ServiceImport,
-            _ => return Err(invalid()),
-        };
-        if namespace.is_empty() || name.is_empty() {
-            return Err(invalid());
-        }
-        let port = port.parse().map_err(|_| invalid())?;
-        Ok(Self { service: ServiceRef { kind, namespace: namespace.to_owned(), name: name.to_owned() }, port })
-    }
-}
-
-/// What a client dialled: a Service or ServiceImport and one of its ports.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct FrontendId(pub ServicePort);
-
-impl fmt::Display for FrontendId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// What a rule chose: a Service or ServiceImport and one of its ports; it means endpoints, never a frontend (GEP-1294: routes never chain).
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct BackendId(pub ServicePort);
-
-impl fmt::Display for BackendId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+pub use backend::{
+    Addresses, AltName, AppProtocol, Backend, BackendTls, Distribution, Endpoint, MinRetryRate, RetryBudget, Roots, TrafficPolicy,
+};
+pub use filter::{
+    AuthProtocol, Cors, ExternalAuth, Filter, Fraction, HeaderEdit, HostGlob, Mirror, Origin, PathModifier, Redirect, Rewrite, Scheme,
+    Wildcard,
+};
+pub use service::{BackendId, FrontendId, InvalidServicePort, ServiceKind, ServicePort, ServiceRef};
 
 /// Route kinds in the order in which one excludes the next on the same port (GEP-1294, "Route types": GRPCRoute wins).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -159,6 +68,8 @@ pub struct Route {
     pub created_s: i64,
     /// `metadata.generation` these rules were read from.
     pub generation: i64,
+    /// Server names of a TLSRoute; empty for every other kind (GEP-1294 "Hostnames": nothing is inferred from an HTTPRoute's).
+    pub hostnames: Vec<HostPattern>,
     /// Valid rules in the order of the object; dropped ones leave a gap in `Rule::index`.
     pub rules: Vec<Rule>,
 }
@@ -176,6 +87,63 @@ pub struct Rule {
     pub filters: Vec<Filter>,
     /// Chosen among by weight; an invalid one keeps its weight.
     pub backends: Vec<WeightedBackend>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// When a request is sent again, if asked for.
+    pub retry: Option<Retry>,
+    /// Which endpoint a session keeps, if asked for.
+    pub persistence: Option<Persistence>,
+}
+
+/// A server name of a TLSRoute (TLSRouteSpec.hostnames), in lower case.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum HostPattern {
+    /// This name.
+    Exact(String),
+    /// `*.` and this: every name with one or more labels before it.
+    Under(String),
+}
+
+/// HTTPRouteTimeouts (GEP-1742); none: no limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Timeouts {
+    /// From a request's head to the end of its response, retries included.
+    pub request: Option<Duration>,
+    /// One attempt, from its first byte to the end of its response.
+    pub backend_request: Option<Duration>,
+}
+
+/// HTTPRouteRetry (GEP-1731). A stanza without codes retries what failed without a response.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Retry {
+    /// Statuses that are retried, in order, without repeats.
+    pub codes: Vec<StatusCode>,
+    /// Times a request is sent again, at least 1.
+    pub attempts: u32,
+    /// The least wait before the first of them.
+    pub backoff: Option<Duration>,
+}
+
+/// SessionPersistence (GEP-1619).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Persistence {
+    /// Name of the cookie or header; one of our own making if none is written.
+    pub session_name: Option<String>,
+    /// What carries the session.
+    pub carrier: Carrier,
+    /// After this a session is over, however much it is used.
+    pub absolute_timeout: Option<Duration>,
+}
+
+/// What carries a session (GEP-1619).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Carrier {
+    /// A cookie that ends with the client's own session.
+    SessionCookie,
+    /// A cookie that lives for the absolute timeout.
+    PermanentCookie,
+    /// A header field.
+    Header,
 }
 
 /// One match: all its parts must hold (HTTPRouteMatch).
@@ -200,6 +168,17 @@ pub enum PathMatch {
     Prefix(String),
     /// The whole path must match the pattern.
     Regex(Pattern),
+    /// A remote procedure call, `/SERVICE/METHOD` (GRPCMethodMatch).
+    Rpc(RpcMatch),
+}
+
+/// GRPCMethodMatch; neither: every call.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RpcMatch {
+    /// What the service's full name must be.
+    pub service: Option<ValueMatch>,
+    /// What the method's name must be.
+    pub method: Option<ValueMatch>,
 }
 
 /// A value match of a header or a query parameter.
@@ -272,75 +251,6 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// A filter (HTTPRouteFilter).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Filter {
-    /// Edits the request's headers.
-    RequestHeaders(HeaderEdit),
-    /// Edits the response's headers.
-    ResponseHeaders(HeaderEdit),
-    /// Answers with a redirect; no backend is asked.
-    Redirect(Redirect),
-    /// Rewrites host and path on the way to the backend.
-    Rewrite(Rewrite),
-    /// A filter that cannot be resolved or is not supported: "requests that would have been processed by that filter MUST receive a HTTP
-    /// error response" (HTTPRouteFilter); the text says which.
-    Unsupported(String),
-}
-
-/// Header changes (HTTPHeaderFilter): remove, set, add; one action a name.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct HeaderEdit {
-    /// Replaces every value of the name.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    /// Appends a value.
-    pub add: Vec<(HeaderName, HeaderValue)>,
-    /// Removes every value of the name.
-    pub remove: Vec<HeaderName>,
-}
-
-/// `http` or `https` of a redirect.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Scheme {
-    /// Plain HTTP, well-known port 80.
-    Http,
-    /// HTTP over TLS, well-known port 443.
-    Https,
-}
-
-/// HTTPRequestRedirectFilter.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Redirect {
-    /// Else the request's.
-    pub scheme: Option<Scheme>,
-    /// Else the request's Host.
-    pub hostname: Option<String>,
-    /// Else the request's path.
-    pub path: Option<PathModifier>,
-    /// Else by scheme, else the original destination port.
-    pub port: Option<NonZeroU16>,
-    /// 301, 302, 303, 307 or 308.
-    pub status: StatusCode,
-}
-
-/// HTTPURLRewriteFilter.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Rewrite {
-    /// Replaces Host / `:authority`.
-    pub hostname: Option<String>,
-    /// Replaces the path or its matched prefix; the query stays.
-    pub path: Option<PathModifier>,
-}
-
-/// HTTPPathModifier.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum PathModifier {
-    /// ReplaceFullPath.
-    Full(String),
-    /// ReplacePrefixMatch; only in a rule whose one match is a path prefix.
-    Prefix(String),
-}
-
 /// A backendRef with its weight.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct WeightedBackend {
@@ -394,53 +304,6 @@ impl BackendFaultReason {
             Self::UnsupportedProtocol => "UnsupportedProtocol",
         }
     }
-}
-
-/// What HTTP version a backend port speaks (GEP-1911 appProtocol).
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub enum AppProtocol {
-    /// Unset or unknown: HTTP/1.1, and HTTP/2 for gRPC.
-    #[default]
-    Infer,
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-}
-
-/// A backend with its endpoints in every cluster that has some.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Backend {
-    /// Which port of which Service or ServiceImport.
-    pub id: BackendId,
-    /// From the port's appProtocol.
-    pub protocol: AppProtocol,
-    /// Session affinity ClientIP, if on: how long a client keeps its endpoint (digest D-16).
-    pub affinity: Option<Duration>,
-    /// Where its requests go.
-    pub addresses: Addresses,
-}
-
-/// Where the requests of a backend go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Addresses {
-    /// Usable endpoints, sorted by cluster, then address, without repeats; may be empty (503).
-    Endpoints(Vec<Endpoint>),
-    /// The implementation publishes no EndpointSlices: the platform's own VIPs are dialled (digest D-3).
-    Vips(Vec<SocketAddr>),
-}
-
-/// An address that serves a backend.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Endpoint {
-    /// Source cluster; the local cluster's name for a Service.
-    pub cluster: String,
-    /// Pod address and port.
-    pub address: SocketAddr,
-    /// Zone in the source cluster, if known.
-    pub zone: Option<String>,
-    /// Node in the source cluster, if known.
-    pub node: Option<String>,
 }
 
 /// One entry of the VIP index: a frontend with at least one active route, and an address under which it is dialled.

@@ -4,9 +4,9 @@
 
 use std::cmp::Reverse;
 
-use crate::model::{PathMatch, Route, RouteMatch, Rule};
+use crate::model::{PathMatch, Route, RouteMatch, Rule, ValueMatch};
 
-/// Derived order = field order = the list in `HTTPRouteRule.matches`; the smaller goes first.
+/// Derived order = field order = the list in `HTTPRouteRule.matches` and in `GRPCRouteRule.matches`; the smaller goes first.
 #[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Precedence {
     path: PathRank,
@@ -27,6 +27,8 @@ enum PathRank {
     Exact,
     Regex(Reverse<usize>),
     Prefix(Reverse<usize>),
+    /// Characters in the service, then in the method (GRPCRouteRule.matches); never beside the others, since kinds do not mix.
+    Rpc(Reverse<usize>, Reverse<usize>),
 }
 
 impl Precedence {
@@ -35,6 +37,9 @@ impl Precedence {
             PathMatch::Exact(_) => PathRank::Exact,
             PathMatch::Regex(pattern) => PathRank::Regex(Reverse(pattern.source().chars().count())),
             PathMatch::Prefix(prefix) => PathRank::Prefix(Reverse(prefix.chars().count())),
+            PathMatch::Rpc(rpc) => {
+                PathRank::Rpc(Reverse(written_length(rpc.service.as_ref())), Reverse(written_length(rpc.method.as_ref())))
+            }
         };
         Self {
             path,
@@ -47,4 +52,11 @@ impl Precedence {
             position,
         }
     }
+}
+
+fn written_length(value: Option<&ValueMatch>) -> usize {
+    value.map_or(0, |value| match value {
+        ValueMatch::Exact(text) => text.chars().count(),
+        ValueMatch::Regex(pattern) => pattern.source().chars().count(),
+    })
 }

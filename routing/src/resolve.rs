@@ -3,12 +3,13 @@
 use std::num::NonZeroU16;
 
 use crate::api::{GATEWAY_GROUP, MCS_GROUP, ReferenceGrant, ReferenceGrantFrom, ReferenceGrantTo};
-use crate::model::{BackendFault, BackendFaultReason, BackendId, BackendTarget, ServiceKind, ServicePort, ServiceRef};
-use crate::parse::ParsedBackend;
-use crate::service::{Form, PortProtocol, ServiceObject};
+use crate::model::{BackendFault, BackendFaultReason, BackendId, BackendTarget, RouteKind, ServiceKind, ServicePort, ServiceRef};
+use crate::parse::Reference;
+use crate::service::{Form, PortProtocol, ServiceObject, ServicePortObject};
 
 /// Where a route stands while its backends are resolved.
 pub(crate) struct Place<'a> {
+    pub(crate) kind: RouteKind,
     pub(crate) route_namespace: &'a str,
     pub(crate) parent_namespace: &'a str,
     /// The frontend's port, from which a port-less reference takes its own (D-7).
@@ -16,7 +17,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// The Service or ServiceImport that a backendRef names; none: another kind.
-pub(crate) fn service(backend: &ParsedBackend, route_namespace: &str) -> Option<ServiceRef> {
+pub(crate) fn service(backend: &Reference, route_namespace: &str) -> Option<ServiceRef> {
     let kind = match (backend.group.as_str(), backend.kind.as_str()) {
         ("" | "core", "Service") => ServiceKind::Service,
         (MCS_GROUP, "ServiceImport") => ServiceKind::ServiceImport,
@@ -28,22 +29,24 @@ pub(crate) fn service(backend: &ParsedBackend, route_namespace: &str) -> Option<
 
 /// Resolves one reference. The grant is judged before existence, so that a route learns nothing about namespaces it may not refer to.
 pub(crate) fn target<'s>(
-    backend: &ParsedBackend,
+    backend: &Reference,
     place: &Place<'_>,
     permitted: impl Fn(&ServiceRef) -> bool,
     find: impl Fn(&ServiceRef) -> Option<&'s ServiceObject>,
+    has_tls: impl Fn(&ServiceObject, &ServicePortObject) -> bool,
 ) -> BackendTarget {
-    match resolve(backend, place, permitted, find) {
+    match resolve(backend, place, permitted, find, has_tls) {
         Ok(port) => BackendTarget::Backend(BackendId(port)),
         Err((reason, message)) => BackendTarget::Invalid(BackendFault { reason, message }),
     }
 }
 
 fn resolve<'s>(
-    backend: &ParsedBackend,
+    backend: &Reference,
     place: &Place<'_>,
     permitted: impl Fn(&ServiceRef) -> bool,
     find: impl Fn(&ServiceRef) -> Option<&'s ServiceObject>,
+    has_tls: impl Fn(&ServiceObject, &ServicePortObject) -> bool,
 ) -> Result<ServicePort, (BackendFaultReason, String)> {
     let id = service(backend, place.route_namespace).ok_or_else(|| {
         let group = if backend.group.is_empty() { "core" } else { &backend.group };
@@ -51,7 +54,8 @@ fn resolve<'s>(
     })?;
     let home = id.namespace == place.route_namespace || id.namespace == place.parent_namespace;
     if !home && !permitted(&id) {
-        let message = format!("{id} needs a ReferenceGrant in namespace {} for HTTPRoutes of {}", id.namespace, place.route_namespace);
+        let message =
+            format!("{id} needs a ReferenceGrant in namespace {} for {}s of {}", id.namespace, place.kind.as_str(), place.route_namespace);
         return Err((BackendFaultReason::RefNotPermitted, message));
     }
     let object = find(&id).ok_or_else(|| (BackendFaultReason::BackendNotFound, format!("{id} does not exist")))?;
@@ -59,15 +63,34 @@ fn resolve<'s>(
         return Err((BackendFaultReason::InvalidKind, format!("{id} is of type ExternalName, which has no endpoints")));
     }
     let port = port(backend, object, place.dialled).map_err(|message| (BackendFaultReason::BackendNotFound, message))?;
-    if let Some(PortProtocol::Unspeakable(protocol)) = object.port(port).map(|port| &port.protocol) {
-        let message = format!("{id} port {port} has appProtocol {protocol}, which needs a BackendTLSPolicy");
-        return Err((BackendFaultReason::UnsupportedProtocol, message));
+    let complaint = object.port(port).and_then(|object_port| unspeakable(object, object_port, place.kind, has_tls));
+    match complaint {
+        Some(complaint) => Err((BackendFaultReason::UnsupportedProtocol, format!("{id} port {port} has appProtocol {complaint}"))),
+        None => Ok(ServicePort { service: id, port }),
     }
-    Ok(ServicePort { service: id, port })
+}
+
+/// Why a route of this kind cannot speak what the port speaks (GEP-1911; digest H-30).
+fn unspeakable(
+    object: &ServiceObject,
+    port: &ServicePortObject,
+    kind: RouteKind,
+    has_tls: impl Fn(&ServiceObject, &ServicePortObject) -> bool,
+) -> Option<String> {
+    match (kind, &port.protocol) {
+        (RouteKind::Tls | RouteKind::Tcp, _) => None,
+        (RouteKind::Http, PortProtocol::Secure(protocol)) => {
+            (!has_tls(object, port)).then(|| format!("{protocol}, which needs a BackendTLSPolicy"))
+        }
+        (RouteKind::Grpc, PortProtocol::Secure(protocol) | PortProtocol::WebSocket(protocol)) => {
+            Some(format!("{protocol}, which is no gRPC"))
+        }
+        (RouteKind::Http | RouteKind::Grpc, PortProtocol::WebSocket(_) | PortProtocol::Spoken(_)) => None,
+    }
 }
 
 /// D-7: the port written; else, for a ServiceImport, the dialled one, else its only one.
-fn port(backend: &ParsedBackend, object: &ServiceObject, dialled: Option<NonZeroU16>) -> Result<NonZeroU16, String> {
+fn port(backend: &Reference, object: &ServiceObject, dialled: Option<NonZeroU16>) -> Result<NonZeroU16, String> {
     let id = &object.id;
     match (backend.port, id.kind) {
         (Some(port), _) if object.port(port).is_some() => Ok(port),
@@ -81,13 +104,15 @@ fn port(backend: &ParsedBackend, object: &ServiceObject, dialled: Option<NonZero
     }
 }
 
-/// Whether a grant in the target's namespace lets HTTPRoutes of `route_namespace` refer to it.
-pub(crate) fn grants(grant: &ReferenceGrant, route_namespace: &str, target: &ServiceRef) -> bool {
+/// Whether a grant in the target's namespace lets routes of this kind and namespace refer to it.
+pub(crate) fn grants(grant: &ReferenceGrant, place: &Place<'_>, target: &ServiceRef) -> bool {
     let group = match target.kind {
         ServiceKind::Service => "",
         ServiceKind::ServiceImport => MCS_GROUP,
     };
-    let from = |from: &ReferenceGrantFrom| from.group == GATEWAY_GROUP && from.kind == "HTTPRoute" && from.namespace == route_namespace;
+    let from = |from: &ReferenceGrantFrom| {
+        from.group == GATEWAY_GROUP && from.kind == place.kind.as_str() && from.namespace == place.route_namespace
+    };
     let to = |to: &ReferenceGrantTo| {
         to.group == group && to.kind == target.kind.as_str() && to.name.as_ref().is_none_or(|name| name.is_empty() || *name == target.name)
     };

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use crate::api;
-use crate::model::{AppProtocol, ServiceKind, ServiceRef};
+use crate::model::{AppProtocol, Distribution, ServiceKind, ServiceRef, TrafficPolicy};
 
 /// Kubernetes' own default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_S_DEFAULT: u64 = 10_800;
@@ -21,6 +21,7 @@ pub(crate) struct ServiceObject {
     /// TCP ports alone: HTTP runs on nothing else.
     pub(crate) ports: Vec<ServicePortObject>,
     pub(crate) affinity: Option<Duration>,
+    pub(crate) policy: TrafficPolicy,
     pub(crate) slices: SlicePolicy,
     /// Of a Service that an MCS implementation made for a ServiceImport: which one (digest C-17, D-8).
     pub(crate) derived_from: Option<ServiceRef>,
@@ -61,8 +62,20 @@ pub(crate) struct ServicePortObject {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum PortProtocol {
     Spoken(AppProtocol),
-    /// Needs what is not there; the text is the appProtocol.
-    Unspeakable(String),
+    /// WebSocket; the text is the appProtocol.
+    WebSocket(String),
+    /// WebSocket over TLS, which only a BackendTLSPolicy makes possible.
+    Secure(String),
+}
+
+impl PortProtocol {
+    /// The HTTP version.
+    pub(crate) fn version(&self) -> AppProtocol {
+        match self {
+            Self::Spoken(version) => *version,
+            Self::WebSocket(_) | Self::Secure(_) => AppProtocol::Http1,
+        }
+    }
 }
 
 fn derived_from(metadata: &api::Metadata) -> Option<ServiceRef> {
@@ -91,6 +104,7 @@ impl ServiceObject {
             ips: addresses(written),
             ports: ports(&spec.ports),
             affinity: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config.as_ref()),
+            policy: policy(spec.internal_traffic_policy.as_deref(), spec.traffic_distribution.as_deref()),
             slices: SlicePolicy::Published,
             derived_from: derived_from(&service.metadata),
         }
@@ -107,6 +121,7 @@ impl ServiceObject {
             ips: if form == Form::VirtualIp { addresses(&spec.ips) } else { Vec::new() },
             ports: ports(&spec.ports),
             affinity: affinity.filter(|_| form == Form::VirtualIp),
+            policy: policy(spec.internal_traffic_policy.as_deref(), spec.traffic_distribution.as_deref()),
             slices: match import.status.endpoint_slice_objects.as_deref() {
                 Some("Present") => SlicePolicy::Published,
                 Some("Absent") => SlicePolicy::Unpublished,
@@ -147,9 +162,10 @@ fn ports(written: &[api::Port]) -> Vec<ServicePortObject> {
 /// Digest H-30.
 fn protocol(app_protocol: Option<&str>) -> PortProtocol {
     match app_protocol {
-        Some("http" | "http1" | "kubernetes.io/ws") => PortProtocol::Spoken(AppProtocol::Http1),
+        Some("http" | "http1") => PortProtocol::Spoken(AppProtocol::Http1),
+        Some(websocket @ "kubernetes.io/ws") => PortProtocol::WebSocket(websocket.to_owned()),
         Some("grpc" | "h2c" | "kubernetes.io/h2c") => PortProtocol::Spoken(AppProtocol::Http2),
-        Some(secure @ "kubernetes.io/wss") => PortProtocol::Unspeakable(secure.to_owned()),
+        Some(secure @ "kubernetes.io/wss") => PortProtocol::Secure(secure.to_owned()),
         Some(_) | None => PortProtocol::Spoken(AppProtocol::Infer),
     }
 }
@@ -157,4 +173,14 @@ fn protocol(app_protocol: Option<&str>) -> PortProtocol {
 fn affinity(kind: Option<&str>, config: Option<&api::SessionAffinityConfig>) -> Option<Duration> {
     let timeout_s = config.and_then(|config| config.client_ip.as_ref()).and_then(|client_ip| client_ip.timeout_seconds);
     (kind == Some("ClientIP")).then(|| Duration::from_secs(timeout_s.unwrap_or(AFFINITY_S_DEFAULT)))
+}
+
+/// Unknown values are no policy (digest D-17).
+fn policy(internal: Option<&str>, distribution: Option<&str>) -> TrafficPolicy {
+    let distribution = match distribution {
+        Some("PreferClose" | "PreferSameZone") => Some(Distribution::SameZone),
+        Some("PreferSameNode") => Some(Distribution::SameNode),
+        Some(_) | None => None,
+    };
+    TrafficPolicy { is_local: internal == Some("Local"), distribution }
 }

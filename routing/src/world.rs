@@ -2,22 +2,25 @@
 //!
 //! Invariant: answers depend on the present objects alone, never on the order in which they came.
 
+mod attachment;
+mod policy;
 mod touched;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
-use crate::api::{EndpointSlice, HttpRoute, Object, ObjectKey, ObjectKind, ParentRef, ReferenceGrant};
+use crate::api::{self, ConfigMap, EndpointSlice, Object, ObjectKey, ObjectKind, ParentRef, ReferenceGrant};
 use crate::model::{
-    Backend, BackendFault, BackendId, BackendTarget, Frontend, FrontendId, Route, RouteKind, Rule, ServiceKind, ServicePort, ServiceRef,
-    Vip, WeightedBackend,
+    Backend, BackendFault, BackendId, BackendTarget, ExternalAuth, Filter, Frontend, FrontendId, HostPattern, Mirror, Route, RouteKind,
+    Rule, ServiceKind, ServicePort, ServiceRef, Vip, WeightedBackend,
 };
-use crate::parse::{self, Fault, ParsedBackend, ParsedRule};
+use crate::parse::{self, Fault, ParsedFilter, ParsedRule, Reference, TlsPolicy, TrafficPolicy};
 use crate::resolve::{self, Place};
-use crate::service::{PortProtocol, ServiceObject};
-use crate::status::{Findings, ParentStatus, conditions};
+use crate::service::ServiceObject;
+use crate::status::{EntryStatus, Findings, conditions};
 use crate::{attach, endpoints};
+use policy::ParsedPolicy;
 
 pub use touched::Touched;
 
@@ -53,26 +56,47 @@ pub struct Settings {
 }
 
 type Name = (String, String);
+/// Kind, namespace, name.
+type RouteName = (RouteKind, String, String);
 
 /// Every object that is known.
 #[derive(Debug)]
 pub struct World {
     settings: Settings,
-    routes: BTreeMap<Name, ParsedRoute>,
+    routes: BTreeMap<RouteName, ParsedRoute>,
     services: BTreeMap<ServiceRef, ServiceObject>,
     slices: BTreeMap<Name, EndpointSlice>,
     grants: BTreeMap<Name, ReferenceGrant>,
+    tls_policies: BTreeMap<Name, ParsedPolicy<TlsPolicy>>,
+    traffic_policies: BTreeMap<Name, ParsedPolicy<TrafficPolicy>>,
+    config_maps: BTreeMap<Name, ConfigMap>,
 }
 
 #[derive(Debug)]
 struct ParsedRoute {
-    object: HttpRoute,
+    object: api::Route,
     rules: Vec<Result<ParsedRule, Fault>>,
+    /// Of a TLSRoute.
+    hostnames: Vec<HostPattern>,
 }
 
 impl ParsedRoute {
-    fn valid_rules(&self) -> impl Iterator<Item = &ParsedRule> {
+    fn parse(object: api::Route) -> Self {
+        let rules = parse::rules(&object);
+        match parse::hostnames(&object) {
+            Ok(hostnames) => Self { object, rules, hostnames },
+            Err(fault) => Self { rules: rules.into_iter().map(|_| Err(fault.clone())).collect(), object, hostnames: Vec::new() },
+        }
+    }
+
+    /// What it says, and what cannot be read in it left out; what only the rest of the world makes invalid is still in it.
+    fn readable_rules(&self) -> impl Iterator<Item = &ParsedRule> {
         self.rules.iter().filter_map(|rule| rule.as_ref().ok())
+    }
+
+    fn key(&self) -> ObjectKey {
+        let metadata = &self.object.metadata;
+        ObjectKey { kind: ObjectKind::Route(self.object.kind), namespace: metadata.namespace.clone(), name: metadata.name.clone() }
     }
 
     fn namespace(&self) -> &str {
@@ -84,7 +108,16 @@ impl World {
     /// A world without objects.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, routes: BTreeMap::new(), services: BTreeMap::new(), slices: BTreeMap::new(), grants: BTreeMap::new() }
+        Self {
+            settings,
+            routes: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            tls_policies: BTreeMap::new(),
+            traffic_policies: BTreeMap::new(),
+            config_maps: BTreeMap::new(),
+        }
     }
 
     /// Adds an object or replaces its former state; says what may be different now.
@@ -93,10 +126,18 @@ impl World {
         let key = object.key();
         let name = (key.namespace.clone(), key.name.clone());
         match object {
-            Object::HttpRoute(object) => {
-                let rules = parse::rules(&object);
-                self.routes.insert(name, ParsedRoute { object, rules });
+            Object::Route(object) => {
+                self.routes.insert((object.kind, name.0, name.1), ParsedRoute::parse(object));
             }
+            Object::BackendTlsPolicy(object) => {
+                let parsed = parse::tls_policy(&object);
+                self.tls_policies.insert(name, ParsedPolicy { object, parsed });
+            }
+            Object::BackendTrafficPolicy(object) => {
+                let parsed = parse::traffic_policy(&object);
+                self.traffic_policies.insert(name, ParsedPolicy { object, parsed });
+            }
+            Object::ConfigMap(map) => drop(self.config_maps.insert(name, map)),
             Object::ServiceImport(import) => self.insert_service(ServiceObject::of_import(&import)),
             Object::Service(service) => self.insert_service(ServiceObject::of_service(&service)),
             Object::EndpointSlice(slice) => drop(self.slices.insert(name, slice)),
@@ -116,7 +157,10 @@ impl World {
         let touched = self.touched_by(key);
         let name = (key.namespace.clone(), key.name.clone());
         match key.kind {
-            ObjectKind::HttpRoute => drop(self.routes.remove(&name)),
+            ObjectKind::Route(kind) => drop(self.routes.remove(&(kind, name.0, name.1))),
+            ObjectKind::BackendTlsPolicy => drop(self.tls_policies.remove(&name)),
+            ObjectKind::BackendTrafficPolicy => drop(self.traffic_policies.remove(&name)),
+            ObjectKind::ConfigMap => drop(self.config_maps.remove(&name)),
             ObjectKind::ServiceImport | ObjectKind::Service => {
                 if let Some(id) = touched::service_ref(key) {
                     self.services.remove(&id);
@@ -145,7 +189,7 @@ impl World {
         let mut vips: Vec<Vip> = Vec::new();
         for (address, service) in owners {
             let Some(port) = NonZeroU16::new(address.port()) else { continue };
-            if !self.active(&service.id, port, client_namespace).is_empty() {
+            if self.active(&service.id, port, client_namespace).is_some() {
                 vips.push(Vip { ip: address.ip(), frontend: FrontendId(ServicePort { service: service.id.clone(), port }) });
             }
         }
@@ -157,10 +201,10 @@ impl World {
     #[must_use]
     pub fn frontend(&self, id: &FrontendId, client_namespace: &str) -> Option<Frontend> {
         let parent = &id.0.service;
-        let active = self.active(parent, id.0.port, client_namespace);
+        let (kind, active) = self.active(parent, id.0.port, client_namespace)?;
         let mut routes: Vec<Route> = active.into_iter().map(|route| self.resolved(route, parent, id.0.port)).collect();
         routes.sort_by_cached_key(|route| (route.created_s, format!("{}/{}", route.namespace, route.name)));
-        (!routes.is_empty()).then(|| Frontend { id: id.clone(), kind: RouteKind::Http, routes })
+        Some(Frontend { id: id.clone(), kind, routes })
     }
 
     /// The endpoints of a backend; none: no such object or port.
@@ -168,10 +212,19 @@ impl World {
     pub fn backend(&self, id: &BackendId) -> Option<Backend> {
         let service = self.services.get(&id.0.service)?;
         let port = service.port(id.0.port)?;
-        let PortProtocol::Spoken(protocol) = port.protocol else { return None };
         let slices: Vec<&EndpointSlice> = self.slices.values().filter(|slice| endpoints::owners(slice).contains(&service.id)).collect();
         let addresses = endpoints::addresses(service, port, &slices, &self.settings.cluster);
-        Some(Backend { id: id.clone(), protocol, affinity: service.affinity, addresses })
+        let traffic = self.traffic(service);
+        Some(Backend {
+            id: id.clone(),
+            protocol: port.protocol.version(),
+            affinity: service.affinity,
+            policy: service.policy,
+            tls: self.tls(service, port),
+            retry_budget: traffic.retry_budget,
+            persistence: traffic.persistence,
+            addresses,
+        })
     }
 
     /// The backends of every TCP port of a Service or ServiceImport that can be spoken to; empty: no such object.
@@ -181,122 +234,126 @@ impl World {
         ports.iter().filter_map(|port| self.backend(&BackendId(ServicePort { service: service.clone(), port: port.number }))).collect()
     }
 
-    /// Every route.
-    pub fn routes(&self) -> impl Iterator<Item = ObjectKey> {
-        self.routes.keys().map(|(namespace, name)| ObjectKey {
-            kind: ObjectKind::HttpRoute,
-            namespace: namespace.clone(),
-            name: name.clone(),
-        })
+    /// Everything that has a status.
+    pub fn with_status(&self) -> impl Iterator<Item = ObjectKey> {
+        let of = |kind: ObjectKind| move |(namespace, name): &Name| ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
+        let policies = self.tls_policies.keys().map(of(ObjectKind::BackendTlsPolicy));
+        let policies = policies.chain(self.traffic_policies.keys().map(of(ObjectKind::BackendTrafficPolicy)));
+        self.routes.values().map(ParsedRoute::key).chain(policies)
     }
 
-    /// What is to be written to a route's status, one entry a parentRef that is ours; none: no such route.
+    /// What is to be written to an object's status, one entry a parentRef or target that is ours; none: no such object.
     #[must_use]
-    pub fn route_status(&self, key: &ObjectKey) -> Option<Vec<ParentStatus>> {
-        let route = self.routes.get(&(key.namespace.clone(), key.name.clone()))?;
-        let ours = self.own_parents(route).map(|(parent, id)| ParentStatus {
-            parent_ref: parent.written.clone(),
-            conditions: conditions(&self.findings(route, parent, &id)),
-        });
-        Some(ours.collect())
-    }
-
-    /// Parents of the kinds that are ours.
-    fn own_parents<'r>(&self, route: &'r ParsedRoute) -> impl Iterator<Item = (&'r ParentRef, ServiceRef)> {
-        let parents = self.settings.parents;
-        route.object.parents.iter().filter_map(move |parent| {
-            let id = attach::parent(&parent.reference, route.namespace())?;
-            let ours = match (parents, id.kind) {
-                (Parents::All, _) | (Parents::ServiceImport, ServiceKind::ServiceImport) => true,
-                (Parents::ServiceImport, ServiceKind::Service) => false,
-            };
-            ours.then_some((parent, id))
-        })
-    }
-
-    /// The consumer routes of the namespace if there are any on this port, else the producer routes (GEP-1294; digest M-15 to M-20, D-5).
-    fn active(&self, parent: &ServiceRef, port: NonZeroU16, client_namespace: &str) -> Vec<&ParsedRoute> {
-        let attached = |route: &&ParsedRoute| {
-            route.valid_rules().next().is_some()
-                && self.own_parents(route).any(|(written, id)| {
-                    let means = || attach::ports(&written.reference, &id, self.services.get(&id));
-                    (id == *parent || self.stands_for(&id, parent)) && means().is_ok_and(|ports| ports.contains(&port))
-                })
-        };
-        let of = |namespace: &str| self.routes.values().filter(|route| route.namespace() == namespace).filter(attached).collect::<Vec<_>>();
-        let consumer = if client_namespace == parent.namespace { Vec::new() } else { of(client_namespace) };
-        if consumer.is_empty() { of(&parent.namespace) } else { consumer }
+    pub fn status(&self, key: &ObjectKey) -> Option<Vec<EntryStatus>> {
+        let name = (key.namespace.clone(), key.name.clone());
+        match key.kind {
+            ObjectKind::Route(kind) => {
+                let route = self.routes.get(&(kind, name.0, name.1))?;
+                let ours = self.own_parents(route).map(|(parent, id)| EntryStatus {
+                    reference: parent.written.clone(),
+                    conditions: conditions(&self.findings(route, parent, &id)),
+                });
+                Some(ours.collect())
+            }
+            ObjectKind::BackendTlsPolicy => self.tls_policy_status(&name),
+            ObjectKind::BackendTrafficPolicy => self.traffic_policy_status(&name),
+            ObjectKind::Service
+            | ObjectKind::ServiceImport
+            | ObjectKind::EndpointSlice
+            | ObjectKind::ReferenceGrant
+            | ObjectKind::ConfigMap
+            | ObjectKind::Namespace => None,
+        }
     }
 
     fn resolved(&self, route: &ParsedRoute, parent: &ServiceRef, port: NonZeroU16) -> Route {
         let metadata = &route.object.metadata;
-        let place = Place { route_namespace: &metadata.namespace, parent_namespace: &parent.namespace, dialled: Some(port) };
-        let rules = route.valid_rules().map(|rule| Rule {
+        let place = Place {
+            kind: route.object.kind,
+            route_namespace: &metadata.namespace,
+            parent_namespace: &parent.namespace,
+            dialled: Some(port),
+        };
+        let filters = |filters: &[ParsedFilter]| filters.iter().map(|filter| self.filter(filter, &place)).collect();
+        let rules = self.valid_rules(route).map(|rule| Rule {
             index: rule.index,
             name: rule.name.clone(),
             matches: rule.matches.clone(),
-            filters: rule.filters.clone(),
+            filters: filters(&rule.filters),
             backends: rule
                 .backends
                 .iter()
                 .map(|backend| WeightedBackend {
                     weight: backend.weight,
-                    target: self.target(backend, &place),
-                    filters: backend.filters.clone(),
+                    target: self.target(&backend.reference, &place),
+                    filters: filters(&backend.filters),
                 })
                 .collect(),
+            timeouts: rule.timeouts,
+            retry: rule.retry.clone(),
+            persistence: rule.persistence.clone(),
         });
         Route {
             namespace: metadata.namespace.clone(),
             name: metadata.name.clone(),
             created_s: metadata.created_s(),
             generation: metadata.generation(),
+            hostnames: route.hostnames.clone(),
             rules: rules.collect(),
         }
     }
 
-    fn target(&self, backend: &ParsedBackend, place: &Place<'_>) -> BackendTarget {
-        let permitted = |id: &ServiceRef| match self.settings.cross_namespace_backends {
-            CrossNamespaceBackends::Any => true,
-            CrossNamespaceBackends::Granted => self.grants.values().any(|grant| resolve::grants(grant, place.route_namespace, id)),
-        };
-        resolve::target(backend, place, permitted, |id| self.services.get(id))
+    fn filter(&self, filter: &ParsedFilter, place: &Place<'_>) -> Filter {
+        match filter {
+            ParsedFilter::Ready(filter) => filter.clone(),
+            ParsedFilter::Mirror { reference, fraction } => {
+                Filter::Mirror(Mirror { target: self.target(reference, place), fraction: *fraction })
+            }
+            ParsedFilter::Auth { reference, protocol, body_bytes_max } => Filter::ExternalAuth(ExternalAuth {
+                target: self.target(reference, place),
+                protocol: protocol.clone(),
+                body_bytes_max: *body_bytes_max,
+            }),
+        }
     }
 
-    fn findings<'r>(&self, route: &'r ParsedRoute, parent: &ParentRef, id: &ServiceRef) -> Findings<'r> {
+    fn target(&self, reference: &Reference, place: &Place<'_>) -> BackendTarget {
+        let permitted = |id: &ServiceRef| match self.settings.cross_namespace_backends {
+            CrossNamespaceBackends::Any => true,
+            CrossNamespaceBackends::Granted => self.grants.values().any(|grant| resolve::grants(grant, place, id)),
+        };
+        resolve::target(reference, place, permitted, |id| self.services.get(id), |service, port| self.has_tls(service, port))
+    }
+
+    fn findings(&self, route: &ParsedRoute, parent: &ParentRef, id: &ServiceRef) -> Findings {
         let ports = attach::ports(&parent.reference, id, self.services.get(id));
         let dialled: Vec<Option<NonZeroU16>> =
             ports.as_ref().map_or_else(|_| vec![None], |ports| ports.iter().copied().map(Some).collect());
         let mut faults: Vec<BackendFault> = Vec::new();
-        for backend in route.valid_rules().flat_map(|rule| &rule.backends) {
+        for reference in self.valid_rules(route).flat_map(ParsedRule::references) {
             for dialled in &dialled {
-                let place = Place { route_namespace: route.namespace(), parent_namespace: &id.namespace, dialled: *dialled };
-                match self.target(backend, &place) {
+                let place = Place {
+                    kind: route.object.kind,
+                    route_namespace: route.namespace(),
+                    parent_namespace: &id.namespace,
+                    dialled: *dialled,
+                };
+                match self.target(reference, &place) {
                     BackendTarget::Invalid(fault) if !faults.contains(&fault) => faults.push(fault),
                     BackendTarget::Invalid(_) | BackendTarget::Backend(_) => {}
                 }
             }
         }
+        let (lost, held) = self.lost_and_held(route, id, ports.as_deref().unwrap_or_default());
         Findings {
             generation: route.object.metadata.generation(),
             no_parent: ports.err(),
             rules: route.rules.len(),
-            dropped: route.rules.iter().filter_map(|rule| rule.as_ref().err()).collect(),
+            dropped: self.rules(route).filter_map(Result::err).collect(),
+            lost,
+            held,
             backends: faults,
         }
-    }
-
-    /// Parents of a route, of whatever reach.
-    /// Whether a Service was derived from a ServiceImport and shares an address with it: then routes on either are one group (digest D-8).
-    fn stands_for(&self, service: &ServiceRef, import: &ServiceRef) -> bool {
-        let (Some(service), Some(import)) = (self.services.get(service), self.services.get(import)) else { return false };
-        service.derived_from.as_ref() == Some(&import.id) && service.ips.iter().any(|ip| import.ips.contains(ip))
-    }
-
-    /// The parents of a route, and the ServiceImports that they were derived from.
-    fn parents_of(&self, route: &ParsedRoute) -> BTreeSet<ServiceRef> {
-        let origin = |id: &ServiceRef| self.services.get(id).and_then(|service| service.derived_from.clone());
-        self.own_parents(route).flat_map(|(_, id)| [origin(&id), Some(id)]).flatten().collect()
     }
 }
 

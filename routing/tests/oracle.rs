@@ -194,6 +194,7 @@ fn rank(mistake: Mistake, route: &Route, rule: &Rule, found: &RouteMatch) -> imp
         PathMatch::Exact(_) => (0, Reverse(0), 0),
         PathMatch::Regex(pattern) => (1, Reverse(pattern.source().len()), 0),
         PathMatch::Prefix(path) => (2, Reverse(path.len()), 0),
+        PathMatch::Rpc(_) => unreachable!("HTTPRoutes have none"),
     };
     let (method, headers) = (usize::from(found.method.is_some()), found.headers.len());
     let (third, fourth) = if mistake == Mistake::HeaderBeatsMethod { (headers, method) } else { (method, headers) };

@@ -40,8 +40,14 @@ pub(crate) fn pick<'b>(
     Some(chosen)
 }
 
+/// The endpoint that a session keeps, if it is there and fit for use.
+pub(crate) fn kept<'b>(backend: &'b LiveBackend, address: SocketAddr, circumstances: &Circumstances<'_>) -> Option<&'b LiveEndpoint> {
+    let family = if address.is_ipv4() { &backend.v4 } else { &backend.v6 };
+    family.iter().find(|endpoint| endpoint.address == address && is_usable(endpoint, circumstances))
+}
+
 fn is_usable(endpoint: &LiveEndpoint, circumstances: &Circumstances<'_>) -> bool {
-    !circumstances.tried.contains(&endpoint.address) && !endpoint.state.is_failing(circumstances.now_ms)
+    !circumstances.tried.contains(&endpoint.address) && !endpoint.state.is_ejected(circumstances.now_ms)
 }
 
 fn pick_from<'b>(
@@ -56,7 +62,7 @@ fn pick_from<'b>(
     if !usable.is_empty() {
         return two_choices(&usable, random).copied();
     }
-    // All of them failed a moment ago: better one of these than none.
+    // All that are left are ejected: better one of these than none.
     let untried: Vec<&LiveEndpoint> = endpoints.iter().filter(|endpoint| !circumstances.tried.contains(&endpoint.address)).collect();
     two_choices(&untried, random).copied()
 }
@@ -86,7 +92,10 @@ mod tests {
     use routing::model::{Addresses, AppProtocol, Backend, BackendId, Endpoint};
 
     use super::*;
-    use crate::snapshot::EndpointTable;
+    use routing::locality::Location;
+    use routing::model::TrafficPolicy;
+
+    use crate::endpoint::{EndpointTable, Outcome};
 
     fn backend(addresses: &[(&str, &str)], affinity: Option<Duration>) -> LiveBackend {
         let id = BackendId("ServiceImport/shop/cart/80".parse().expect("a name"));
@@ -95,11 +104,21 @@ mod tests {
             address: address.parse().expect("an address"),
             zone: None,
             node: None,
+            for_zones: Vec::new(),
         };
         let mut endpoints: Vec<Endpoint> = addresses.iter().map(endpoint).collect();
         endpoints.sort();
-        let model = Backend { id, protocol: AppProtocol::Infer, affinity, addresses: Addresses::Endpoints(endpoints) };
-        EndpointTable::default().compile(model, None)
+        let model = Backend {
+            id,
+            protocol: AppProtocol::Infer,
+            affinity,
+            policy: TrafficPolicy::default(),
+            tls: None,
+            retry_budget: None,
+            persistence: None,
+            addresses: Addresses::Endpoints(endpoints),
+        };
+        LiveBackend::compile(model, None, &mut EndpointTable::default(), &Location::default())
     }
 
     fn now(tried: &[SocketAddr]) -> Circumstances<'_> {
@@ -135,9 +154,22 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_endpoint_is_passed_over_until_it_is_the_last() {
+    fn never_more_than_half_of_a_backend_is_ejected() {
+        for (count, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (5, 2)] {
+            let addresses: Vec<String> = (0..count).map(|number| format!("10.0.0.{number}:80")).collect();
+            let endpoints: Vec<(&str, &str)> = addresses.iter().map(|address| ("west", address.as_str())).collect();
+            let backend = backend(&endpoints, None);
+            for endpoint in &backend.v4 {
+                backend.note(endpoint, Outcome::Unreachable, 5000, || 0);
+            }
+            assert_eq!(backend.v4.iter().filter(|endpoint| endpoint.state.is_ejected(5000)).count(), most, "of {count}");
+        }
+    }
+
+    #[test]
+    fn an_ejected_endpoint_is_passed_over_until_it_is_the_last() {
         let backend = backend(&THREE[1..], None);
-        backend.v4[0].state.fail(4500);
+        backend.note(&backend.v4[0], Outcome::Unreachable, 4500, || 0);
         for random in 0..10 {
             let chosen = pick(&backend, &now(&[]), || random).expect("an endpoint");
             assert_eq!(chosen.address, backend.v4[1].address);

@@ -12,9 +12,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::pool::{Peer, Transport};
+use crate::tls::Stream;
+
 /// Connections to endpoints and original destinations at once, of the whole pod.
 const OWN_CONNECTIONS_MAX: usize = 20_000;
-/// An address that does not answer for so long counts as unreachable.
+/// An address that does not answer for so long counts as unreachable; a TLS handshake has as long again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Local address and destination of a connection.
@@ -43,6 +46,9 @@ pub(crate) enum ConnectError {
     /// The kernel's reason.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// There is a connection, but its endpoint is not who it should be, or speaks no TLS.
+    #[error("TLS: {0}")]
+    Tls(io::Error),
 }
 
 /// Holds a connection's place in the count and in the loop guard's list.
@@ -81,6 +87,14 @@ impl Connector {
             None => Ok((stream, place)),
             Some(error) => Err(error.into()),
         }
+    }
+
+    /// Connects to an endpoint, in TLS if a policy says so.
+    pub(crate) async fn open(&self, peer: &Peer, transport: Transport) -> Result<(Stream, Place), ConnectError> {
+        let (stream, place) = self.connect(peer.address).await?;
+        let Some(tls) = &peer.tls else { return Ok((Stream::Plain(stream), place)) };
+        let handshake = tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(stream, transport)).await;
+        Ok((handshake.map_err(|_| ConnectError::TimedOut)?.map_err(ConnectError::Tls)?, place))
     }
 
     /// Begins to connect and notes both ends. The lock is held meanwhile: should the connection come back to the listener, whoever accepts it

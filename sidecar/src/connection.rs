@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use routing::model::RouteKind;
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
 
 use crate::http;
 use crate::listener::Accepted;
 use crate::passthrough;
+use crate::stream;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
 
@@ -32,7 +34,13 @@ pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<
     if worker.frontend(&frontend).is_none() {
         worker.wait_for(&frontend, destination).await;
     }
-    http::serve(stream, frontend, destination, worker).await;
+    // The kind of the active routes decides what is spoken; nothing is guessed.
+    match worker.frontend(&frontend) {
+        Some(live) if matches!(live.table.frontend().kind, RouteKind::Tls | RouteKind::Tcp) => {
+            stream::serve(stream, &frontend, live, destination, &worker).await;
+        }
+        Some(_) | None => http::serve(stream, frontend, destination, worker).await,
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use anyhow::Context;
 use backon::BackoffBuilder;
 use proto::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Locality, Node};
+use routing::locality::Location;
 use routing::model::FrontendId;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -81,8 +82,9 @@ impl Control {
             .keep_alive_while_idle(true);
         let (events_in, mut events) = mpsc::channel(1);
         let streams = stream_again_and_again(endpoint, node(&config), events_in, stop.clone());
+        let location = Location { cluster: config.cluster.clone(), node: config.node.clone(), zone: config.zone.clone() };
         let loop_ = async {
-            let mut client = Client::default();
+            let mut client = Client::new(location);
             let mut requests: Option<mpsc::Sender<DeltaDiscoveryRequest>> = None;
             let mut release = tokio::time::interval(RELEASE_EVERY);
             loop {

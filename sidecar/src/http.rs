@@ -1,9 +1,14 @@
 //! HTTP/1.1 and HTTP/2 from the pod's own client, where HTTP routes are in force.
 
+mod auth;
 pub(crate) mod body;
+mod filters;
 mod forward;
 mod head;
 mod meter;
+mod mirror;
+mod own;
+mod response;
 mod send;
 
 use std::cell::RefCell;

@@ -4,19 +4,24 @@
 
 mod admin;
 mod balance;
+pub mod client_hello;
 pub mod config;
 mod connect;
 mod connection;
 mod control;
 mod detect;
 mod drain;
+mod endpoint;
 mod http;
 mod interception;
 mod listener;
 mod passthrough;
 mod pool;
 mod reason;
+mod retry_budget;
 pub mod run;
 mod snapshot;
+mod stream;
 mod telemetry;
+mod tls;
 mod worker;

@@ -4,8 +4,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::{Request, Response};
@@ -18,6 +20,7 @@ use tracing::debug;
 use crate::connect::{ConnectError, Connector, Place};
 use crate::http::LocalExec;
 use crate::http::body::Outgoing;
+use crate::tls::ClientTls;
 
 /// HTTP/1.1 connections to one endpoint that wait for use; more are closed.
 const IDLE_MAX: usize = 64;
@@ -33,12 +36,41 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 256;
 const WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// How an endpoint is spoken to. Part of a connection's key; TLS by policy and peer identity will be others.
+/// An endpoint and the policy under which it is spoken to: connections are only shared where both are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// Its address.
+    pub(crate) address: SocketAddr,
+    /// Its TLS policy; none: plain text.
+    pub(crate) tls: Option<Arc<ClientTls>>,
+}
+
+impl Peer {
+    fn key(&self) -> (SocketAddr, Option<u64>) {
+        (self.address, self.tls.as_ref().map(|tls| tls.id()))
+    }
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Peer {}
+
+impl Hash for Peer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+/// Which HTTP an endpoint is spoken to in.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Transport {
-    /// HTTP/1.1 in plain text.
+    /// HTTP/1.1.
     Http1,
-    /// HTTP/2 with prior knowledge.
+    /// HTTP/2, in plain text with prior knowledge.
     Http2,
 }
 
@@ -54,8 +86,8 @@ pub(crate) enum Reuse {
 /// The connections of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    http1: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-    http2: RefCell<HashMap<SocketAddr, Rc<Group>>>,
+    http1: RefCell<HashMap<Peer, Vec<Idle>>>,
+    http2: RefCell<HashMap<Peer, Rc<Group>>>,
 }
 
 /// The HTTP/2 connections to one endpoint.
@@ -105,7 +137,7 @@ struct Usage {
 /// The right to send one request.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    address: SocketAddr,
+    peer: Peer,
     is_reused: bool,
     kind: Kind,
 }
@@ -201,25 +233,25 @@ impl Pool {
     pub(crate) async fn checkout(
         &self,
         connector: &Connector,
-        address: SocketAddr,
+        peer: Peer,
         transport: Transport,
         reuse: Reuse,
     ) -> Result<Lease, ConnectError> {
         match transport {
             Transport::Http1 => {
-                if let Some(connection) = (reuse == Reuse::Allowed).then(|| self.idle(address)).flatten() {
-                    return Ok(Lease { address, is_reused: true, kind: Kind::Http1(connection) });
+                if let Some(connection) = (reuse == Reuse::Allowed).then(|| self.idle(&peer)).flatten() {
+                    return Ok(Lease { peer, is_reused: true, kind: Kind::Http1(connection) });
                 }
-                let connection = open_http1(connector, address).await?;
-                Ok(Lease { address, is_reused: false, kind: Kind::Http1(connection) })
+                let connection = open_http1(connector, &peer).await?;
+                Ok(Lease { peer, is_reused: false, kind: Kind::Http1(connection) })
             }
-            Transport::Http2 => self.stream(connector, address, reuse).await,
+            Transport::Http2 => self.stream(connector, peer, reuse).await,
         }
     }
 
-    fn idle(&self, address: SocketAddr) -> Option<Exclusive> {
+    fn idle(&self, peer: &Peer) -> Option<Exclusive> {
         let mut http1 = self.http1.borrow_mut();
-        let waiting = http1.get_mut(&address)?;
+        let waiting = http1.get_mut(peer)?;
         // The one used last is the likeliest to live. One that still takes in the rest of a request's body is not ready, and is let go.
         while let Some(idle) = waiting.pop() {
             if idle.connection.sender.is_ready() && !idle.connection.sender.is_closed() {
@@ -229,10 +261,10 @@ impl Pool {
         None
     }
 
-    async fn stream(&self, connector: &Connector, address: SocketAddr, reuse: Reuse) -> Result<Lease, ConnectError> {
-        let group = Rc::clone(self.http2.borrow_mut().entry(address).or_default());
+    async fn stream(&self, connector: &Connector, peer: Peer, reuse: Reuse) -> Result<Lease, ConnectError> {
+        let group = Rc::clone(self.http2.borrow_mut().entry(peer.clone()).or_default());
         let shared = || (reuse == Reuse::Allowed).then(|| group.roomy()).flatten();
-        let lease = |connection, is_reused| Lease { address, is_reused, kind: Kind::Http2(Stream::begin(connection)) };
+        let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Stream::begin(connection)) };
         if let Some(connection) = shared() {
             return Ok(lease(connection, true));
         }
@@ -244,7 +276,7 @@ impl Pool {
         if failed.is_some_and(|failed| failed >= asked) {
             return Err(ConnectError::FailedMeanwhile);
         }
-        let opened = open_http2(connector, address).await;
+        let opened = open_http2(connector, &peer).await;
         *failed = opened.is_err().then(Instant::now);
         let usage = Usage { streams: Cell::new(0), ended: Cell::new(Instant::now()), retired: Cell::new(false) };
         let connection = Multiplexed { sender: opened?, usage: Rc::new(usage) };
@@ -259,7 +291,7 @@ impl Pool {
             return;
         }
         let mut http1 = self.http1.borrow_mut();
-        let waiting = http1.entry(lease.address).or_default();
+        let waiting = http1.entry(lease.peer).or_default();
         if waiting.len() < IDLE_MAX {
             waiting.push(Idle { connection, since: Instant::now() });
         }
@@ -288,8 +320,9 @@ impl Pool {
     }
 }
 
-async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<Exclusive, ConnectError> {
-    let (stream, place) = connector.connect(address).await?;
+async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, ConnectError> {
+    let address = peer.address;
+    let (stream, place) = connector.open(peer, Transport::Http1).await?;
     let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).clone();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
     let place = Rc::new(place);
@@ -304,8 +337,9 @@ async fn open_http1(connector: &Connector, address: SocketAddr) -> Result<Exclus
     Ok(Exclusive { sender, place })
 }
 
-async fn open_http2(connector: &Connector, address: SocketAddr) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
-    let (stream, place) = connector.connect(address).await?;
+async fn open_http2(connector: &Connector, peer: &Peer) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
+    let address = peer.address;
+    let (stream, place) = connector.open(peer, Transport::Http2).await?;
     let mut builder = http2::Builder::new(LocalExec);
     builder.timer(TokioTimer::new()).initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(4 * WINDOW_BYTES);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;

@@ -4,14 +4,21 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use routing::model::{Addresses, AppProtocol, Backend, BackendId, BackendTarget, FrontendId};
+use routing::locality::{self, Location};
+use routing::model::{Addresses, AppProtocol, Backend, BackendId, BackendTarget, Filter, FrontendId, Rule};
+use routing::session::Scope;
 use routing::table::RouteTable;
+use tracing::{debug, warn};
+
+use crate::endpoint::{EndpointState, EndpointTable, Outcome};
+use crate::retry_budget::Budget;
+use crate::tls::ClientTls;
 
 /// The live snapshot, shared by control and workers.
 pub(crate) type Live = Arc<ArcSwap<Snapshot>>;
@@ -49,6 +56,35 @@ pub(crate) struct LiveRule {
     pub(crate) rule: Arc<str>,
     /// By position in the rule's list of backends; none for an invalid one.
     pub(crate) backends: Vec<Option<Arc<LiveBackend>>>,
+    /// What its filters refer to: mirrors, authorization services.
+    pub(crate) others: Vec<Arc<LiveBackend>>,
+    /// Whose sessions these are.
+    pub(crate) scope: Scope,
+    sessions: OnceLock<HashMap<String, (usize, SocketAddr)>>,
+}
+
+impl LiveRule {
+    /// A backend that a filter refers to.
+    pub(crate) fn other(&self, target: &BackendTarget) -> Option<Arc<LiveBackend>> {
+        let id = target_id(target)?;
+        self.others.iter().find(|backend| backend.model.id == *id).map(Arc::clone)
+    }
+
+    /// Position of the backend, and address of the endpoint, that a session of this rule names; none: it is gone.
+    pub(crate) fn session(&self, token: &str) -> Option<(usize, SocketAddr)> {
+        let sessions = self.sessions.get_or_init(|| {
+            let backends = self.backends.iter().enumerate().filter_map(|(index, backend)| Some((index, backend.as_ref()?)));
+            let endpoints = backends.flat_map(|(index, backend)| {
+                backend
+                    .v4
+                    .iter()
+                    .chain(&backend.v6)
+                    .map(move |endpoint| (self.scope.endpoint(&backend.model.id, endpoint.address), (index, endpoint.address)))
+            });
+            endpoints.collect()
+        });
+        sessions.get(token).copied()
+    }
 }
 
 /// Where a backend's requests go.
@@ -64,6 +100,10 @@ pub(crate) struct LiveBackend {
     pub(crate) v6: Vec<LiveEndpoint>,
     /// Which endpoint each family's client keeps, if affinity is on; survives changes of the endpoints.
     pub(crate) affinity: Arc<Mutex<[Option<Affine>; 2]>>,
+    /// How much may be sent again, if that is bounded.
+    pub(crate) budget: Option<Arc<Budget>>,
+    /// How its endpoints are spoken to in TLS, or why they cannot be.
+    pub(crate) tls: Tls,
 }
 
 /// A kept choice.
@@ -86,94 +126,78 @@ pub(crate) struct LiveEndpoint {
     pub(crate) state: Arc<EndpointState>,
 }
 
-/// What has been learnt about an endpoint.
-#[derive(Debug, Default)]
-pub(crate) struct EndpointState {
-    in_flight: AtomicU32,
-    latency_us: AtomicU64,
-    failed_ms: AtomicU64,
-}
+/// A backend whose policy cannot be met is asked nothing.
+pub(crate) type Tls = Option<Result<Arc<ClientTls>, Arc<str>>>;
 
-/// An endpoint that could not be connected to is passed over for this time while others are there: longer than an attempt takes, so that
-/// requests do not queue up for one that does not answer.
-const FAILED_PAUSE_MS: u64 = 10_000;
-
-impl EndpointState {
-    /// What a further request would cost here: expected latency times those that wait. An unknown latency counts as next to nothing, so that a
-    /// new endpoint is tried, and those that wait there count all the same.
-    pub(crate) fn cost(&self) -> u64 {
-        let waiting = u64::from(self.in_flight.load(Ordering::Relaxed)) + 1;
-        self.latency_us.load(Ordering::Relaxed).max(1).saturating_mul(waiting)
-    }
-
-    /// Counts a request that began.
-    pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts a request that ended.
-    pub(crate) fn end(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Learns the time to a response's head: a peak counts at once, and is forgotten by an eighth with each better one.
-    pub(crate) fn observe(&self, latency: Duration) {
-        let sample = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
-        let old = self.latency_us.load(Ordering::Relaxed);
-        let new = if sample >= old { sample } else { old - (old - sample).div_ceil(8) };
-        self.latency_us.store(new, Ordering::Relaxed);
-    }
-
-    /// Notes that it could not be connected to at `now_ms`.
-    pub(crate) fn fail(&self, now_ms: u64) {
-        self.failed_ms.store(now_ms.max(1), Ordering::Relaxed);
-    }
-
-    /// Whether it failed a moment before `now_ms`.
-    pub(crate) fn is_failing(&self, now_ms: u64) -> bool {
-        let failed = self.failed_ms.load(Ordering::Relaxed);
-        failed != 0 && now_ms.saturating_sub(failed) < FAILED_PAUSE_MS
-    }
-}
-
-/// What endpoints have learnt, for as long as some snapshot holds them.
-#[derive(Debug, Default)]
-pub(crate) struct EndpointTable {
-    states: HashMap<(BackendId, SocketAddr), Weak<EndpointState>>,
-}
-
-impl EndpointTable {
-    fn state(&mut self, backend: &BackendId, address: SocketAddr) -> Arc<EndpointState> {
-        let entry = self.states.entry((backend.clone(), address)).or_default();
-        entry.upgrade().unwrap_or_else(|| {
-            let state = Arc::new(EndpointState::default());
-            *entry = Arc::downgrade(&state);
-            state
-        })
-    }
-
-    /// Prepares a backend, keeping what `former` and the table know.
-    pub(crate) fn compile(&mut self, model: Backend, former: Option<&LiveBackend>) -> LiveBackend {
-        self.states.retain(|_, state| state.strong_count() > 0);
+impl LiveBackend {
+    /// Prepares a backend for a client at a place, keeping what `former` and the table know.
+    pub(crate) fn compile(model: Backend, former: Option<&Self>, table: &mut EndpointTable, client: &Location) -> Self {
+        table.sweep();
+        if model.policy.is_local && !client.is_known() {
+            warn!(backend = %model.id, "internalTrafficPolicy Local is ignored: the sidecar was not told its node and cluster");
+        }
         let mut clusters: HashMap<&str, Arc<str>> = HashMap::new();
-        let mut endpoints = Vec::new();
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
         match &model.addresses {
             Addresses::Endpoints(list) => {
-                for endpoint in list {
-                    let cluster = Arc::clone(clusters.entry(&endpoint.cluster).or_insert_with(|| endpoint.cluster.as_str().into()));
-                    endpoints.push(LiveEndpoint { address: endpoint.address, cluster, state: self.state(&model.id, endpoint.address) });
+                for family in [Family::V4, Family::V6] {
+                    let of_family = list.iter().filter(|endpoint| Family::of(endpoint.address) == family).cloned().collect();
+                    let usable = locality::usable(&model, of_family, client);
+                    let live = if family == Family::V4 { &mut v4 } else { &mut v6 };
+                    for endpoint in list.iter().filter(|endpoint| usable.contains(endpoint)) {
+                        let cluster = Arc::clone(clusters.entry(&endpoint.cluster).or_insert_with(|| endpoint.cluster.as_str().into()));
+                        live.push(LiveEndpoint { address: endpoint.address, cluster, state: table.state(&model.id, endpoint.address) });
+                    }
                 }
             }
             Addresses::Vips(list) => {
                 let cluster: Arc<str> = "".into();
                 for vip in list {
-                    endpoints.push(LiveEndpoint { address: *vip, cluster: Arc::clone(&cluster), state: self.state(&model.id, *vip) });
+                    let endpoint = LiveEndpoint { address: *vip, cluster: Arc::clone(&cluster), state: table.state(&model.id, *vip) };
+                    if vip.is_ipv4() { v4.push(endpoint) } else { v6.push(endpoint) }
                 }
             }
         }
-        let (v4, v6) = endpoints.into_iter().partition(|endpoint| endpoint.address.is_ipv4());
         let affinity = former.map_or_else(Arc::default, |former| Arc::clone(&former.affinity));
-        LiveBackend { name: model.id.to_string().into(), model, v4, v6, affinity }
+        let budget = model.retry_budget.map(|budget| {
+            let kept = former.and_then(|former| former.budget.as_ref()).filter(|kept| kept.is(budget));
+            kept.map_or_else(|| Arc::new(Budget::new(budget)), Arc::clone)
+        });
+        let tls = model.tls.as_ref().map(|policy| {
+            match former.filter(|former| former.model.tls == model.tls).and_then(|former| former.tls.clone()) {
+                Some(kept) => kept,
+                None => ClientTls::new(policy).map(Arc::new).map_err(|why| {
+                    warn!(backend = %model.id, why, "its TLS policy cannot be met: its requests are answered with an error");
+                    why.into()
+                }),
+            }
+        });
+        Self { name: model.id.to_string().into(), model, v4, v6, affinity, budget, tls }
+    }
+
+    /// Notes what became of a request to one of its endpoints, and ejects that if it should be and half of its family is left.
+    pub(crate) fn note(&self, endpoint: &LiveEndpoint, outcome: Outcome, now_ms: u64, random: impl FnOnce() -> u64) {
+        if endpoint.state.is_ejected(now_ms) || !endpoint.state.note(outcome, now_ms) {
+            return;
+        }
+        let family = if endpoint.address.is_ipv4() { &self.v4 } else { &self.v6 };
+        let ejected = family.iter().filter(|other| other.state.is_ejected(now_ms)).count();
+        if (ejected + 1) * 2 <= family.len() {
+            debug!(backend = &*self.name, endpoint = %endpoint.address, ?outcome, "ejected");
+            endpoint.state.eject(now_ms, random());
+        }
+    }
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn of(address: SocketAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 
@@ -196,7 +220,10 @@ impl LiveFrontend {
             let rules = route.rules.iter().map(|rule| LiveRule {
                 route: Arc::clone(&name),
                 rule: rule.name.clone().unwrap_or_else(|| rule.index.to_string()).into(),
-                backends: rule.backends.iter().map(|backend| target(&backend.target).and_then(&backends)).collect(),
+                backends: rule.backends.iter().map(|backend| target_id(&backend.target).and_then(&backends)).collect(),
+                others: filter_targets(rule).filter_map(&backends).collect(),
+                scope: Scope::of(route, rule),
+                sessions: OnceLock::new(),
             });
             rules.collect()
         });
@@ -219,13 +246,38 @@ impl LiveFrontend {
     /// Every backend it names.
     pub(crate) fn backend_ids(table: &RouteTable) -> impl Iterator<Item = &BackendId> {
         let rules = table.frontend().routes.iter().flat_map(|route| &route.rules);
-        rules.flat_map(|rule| &rule.backends).filter_map(|backend| target(&backend.target))
+        rules.flat_map(|rule| rule.backends.iter().filter_map(|backend| target_id(&backend.target)).chain(filter_targets(rule)))
+    }
+
+    /// Whether it has the very same backends in the very same places.
+    pub(crate) fn has_same_backends(&self, other: &Self) -> bool {
+        let all = |frontend: &Self| -> Vec<Option<*const LiveBackend>> {
+            let rules = frontend.rules.iter().flatten();
+            let backends = rules.flat_map(|rule| rule.backends.iter().map(Option::as_ref).chain(rule.others.iter().map(Some)));
+            backends.map(|backend| backend.map(Arc::as_ptr)).collect()
+        };
+        all(self) == all(other)
     }
 }
 
-fn target(target: &BackendTarget) -> Option<&BackendId> {
+fn target_id(target: &BackendTarget) -> Option<&BackendId> {
     match target {
         BackendTarget::Backend(id) => Some(id),
         BackendTarget::Invalid(_) => None,
     }
+}
+
+/// What the filters of a rule and of its backends refer to.
+fn filter_targets(rule: &Rule) -> impl Iterator<Item = &BackendId> {
+    let filters = rule.filters.iter().chain(rule.backends.iter().flat_map(|backend| &backend.filters));
+    filters.filter_map(|filter| match filter {
+        Filter::Mirror(mirror) => target_id(&mirror.target),
+        Filter::ExternalAuth(auth) => target_id(&auth.target),
+        Filter::RequestHeaders(_)
+        | Filter::ResponseHeaders(_)
+        | Filter::Redirect(_)
+        | Filter::Rewrite(_)
+        | Filter::Cors(_)
+        | Filter::Unsupported(_) => None,
+    })
 }

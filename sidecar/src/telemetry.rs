@@ -48,6 +48,11 @@ struct ResultLabel {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
 /// What a client connection turned out to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ConnectionKind {
@@ -55,6 +60,8 @@ pub(crate) enum ConnectionKind {
     Http1,
     /// HTTP/2 under routes.
     Http2,
+    /// Bytes as a TLSRoute or TCPRoute wants.
+    Stream,
     /// Bytes to where they were going anyway.
     PassThrough,
     /// Closed: a loop, or what its routes cannot speak.
@@ -66,6 +73,7 @@ impl ConnectionKind {
         match self {
             Self::Http1 => "http1",
             Self::Http2 => "http2",
+            Self::Stream => "stream",
             Self::PassThrough => "pass_through",
             Self::Refused => "refused",
         }
@@ -80,7 +88,8 @@ pub(crate) struct Telemetry {
     connections: Family<KindLabel, Counter>,
     connections_open: Family<KindLabel, Gauge>,
     endpoint_connects: Family<ResultLabel, Counter>,
-    endpoint_retries: Counter,
+    endpoint_retries: Family<CauseLabel, Counter>,
+    mirrors: Family<ResultLabel, Counter>,
     pass_through_bytes: Counter,
     access_log: Option<AccessLog>,
     registry: Registry,
@@ -95,7 +104,7 @@ impl Telemetry {
             Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S));
         let (connections, connections_open) = (Family::default(), Family::default());
         let endpoint_connects = Family::default();
-        let (endpoint_retries, pass_through_bytes) = (Counter::default(), Counter::default());
+        let (endpoint_retries, mirrors, pass_through_bytes) = (Family::default(), Family::default(), Counter::default());
         registry.register("requests", "Requests by what became of them", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -106,7 +115,8 @@ impl Telemetry {
         registry.register("connections", "Client connections by what they turned out to be", connections.clone());
         registry.register("connections_open", "Client connections that are open", connections_open.clone());
         registry.register("endpoint_connects", "Attempts to connect to endpoints", endpoint_connects.clone());
-        registry.register("endpoint_retries", "Requests sent again because a connection ended under them", endpoint_retries.clone());
+        registry.register("endpoint_retries", "Requests sent again: not processed, or as the route wants", endpoint_retries.clone());
+        registry.register("mirrors", "Copies of requests", mirrors.clone());
         registry.register("pass_through_bytes", "Bytes passed through, both directions", pass_through_bytes.clone());
         let dropped = access_log.as_ref().map(AccessLog::dropped).unwrap_or_default();
         registry.register("access_log_dropped", "Access log lines that were dropped because the log was full", dropped);
@@ -117,6 +127,7 @@ impl Telemetry {
             connections_open,
             endpoint_connects,
             endpoint_retries,
+            mirrors,
             pass_through_bytes,
             access_log,
             registry,
@@ -145,8 +156,13 @@ impl Telemetry {
     }
 
     /// Counts a request that is sent again.
-    pub(crate) fn endpoint_retry(&self) {
-        self.endpoint_retries.inc();
+    pub(crate) fn retry(&self, cause: &'static str) {
+        self.endpoint_retries.get_or_create(&CauseLabel { cause }).inc();
+    }
+
+    /// Counts a copy of a request.
+    pub(crate) fn mirror(&self, result: &'static str) {
+        self.mirrors.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts bytes passed through.
@@ -190,11 +206,11 @@ pub(crate) struct Told {
     pub(crate) source_cluster: Arc<str>,
     /// Endpoint that answered or was tried last.
     pub(crate) endpoint: Option<SocketAddr>,
-    /// Request method.
-    pub(crate) method: ::http::Method,
+    /// Request method; none of a stream.
+    pub(crate) method: Option<::http::Method>,
     /// Request path, without the query.
     pub(crate) path: String,
-    /// HTTP version of the client's side.
+    /// HTTP version of the client's side, or TLS or TCP.
     pub(crate) protocol: &'static str,
     /// Status that the client got; 0 if none.
     pub(crate) status: u16,
@@ -210,11 +226,11 @@ pub(crate) struct Told {
     pub(crate) bytes_sent: u64,
 }
 
-impl Record {
-    /// A request that begins now.
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, head: &::http::request::Parts) -> Self {
+impl Told {
+    /// Nothing is known yet.
+    pub(crate) fn new(frontend: Arc<str>, empty: &Arc<str>) -> Self {
         let empty = || Arc::clone(empty);
-        let told = Told {
+        Self {
             time: SystemTime::now(),
             frontend,
             route: empty(),
@@ -222,17 +238,41 @@ impl Record {
             backend: empty(),
             source_cluster: empty(),
             endpoint: None,
-            method: head.method.clone(),
-            path: if telemetry.access_log.is_some() { head.uri.path().to_owned() } else { String::new() },
-            protocol: if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" },
+            method: None,
+            path: String::new(),
+            protocol: "",
             status: 0,
             reason: "client_gone",
             retries: 0,
             head: None,
             total: Duration::ZERO,
             bytes_sent: 0,
-        };
+        }
+    }
+}
+
+impl Record {
+    /// A request that begins now.
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, head: &::http::request::Parts) -> Self {
+        let mut told = Told::new(frontend, empty);
+        told.method = Some(head.method.clone());
+        told.protocol = if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
+        if telemetry.access_log.is_some() {
+            head.uri.path().clone_into(&mut told.path);
+        }
         Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told }
+    }
+
+    /// A connection of which nothing but its bytes is known.
+    pub(crate) fn stream(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, protocol: &'static str) -> Self {
+        let told = Told { protocol, ..Told::new(frontend, empty) };
+        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told }
+    }
+
+    /// A connection was made, or refused for a reason.
+    pub(crate) fn connected(&mut self, reason: Option<Reason>) {
+        self.told.reason = reason.map_or("", Reason::label);
+        self.told.head = Some(self.began.elapsed());
     }
 
     /// What will be told.

@@ -1,6 +1,6 @@
 //! A worker: one thread, one current-thread runtime, connection pools of its own. Nothing on the path takes a lock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     /// Connections to endpoints.
     pub(crate) pool: Pool,
+    /// Copies of requests on their way to mirrors.
+    pub(crate) copies: Cell<usize>,
     cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     generator: RefCell<SmallRng>,
 }
@@ -65,7 +67,7 @@ impl Worker {
     /// A worker for the calling thread.
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         let cache = RefCell::new(Cache::new(Arc::clone(&shared.live)));
-        Rc::new(Self { shared, pool: Pool::default(), cache, generator: RefCell::new(SmallRng::from_os_rng()) })
+        Rc::new(Self { shared, pool: Pool::default(), copies: Cell::new(0), cache, generator: RefCell::new(SmallRng::from_os_rng()) })
     }
 
     /// A uniform random number.

@@ -125,6 +125,17 @@ fn affinity_keeps_one_endpoint() {
     assert!(pods("/spread").len() > 1);
 }
 
+#[test]
+fn an_answer_of_the_sidecar_s_own_to_head_has_no_body() {
+    let bed = bed(&[yaml::to_import("/cart", "store")], Vec::new());
+    let client = bed.client().expect("a client");
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let ask = Ask { method: Method::HEAD, ..Ask::get(STORE, "/nowhere") };
+        let answer = bed.ask_in(&client, STORE, version, &ask).expect("an answer");
+        assert_eq!((answer.status.as_u16(), answer.reason(), answer.body.len()), (404, Some("no_route"), 0), "{version:?}");
+    }
+}
+
 /// A route to a pod in which a test's own server takes connections.
 fn own_server(app_protocol: &str) -> (Bed, TcpListener) {
     let ports = format!("[{{port: 80, targetPort: 9000, appProtocol: {app_protocol}}}]");
@@ -249,7 +260,11 @@ fn a_request_whose_body_was_not_begun_is_made_good_whatever_the_method() {
     // Only once the sidecar has noticed the end and asked again does the body come.
     let client = bed.client().expect("a client");
     let end = std::time::Instant::now() + PATIENCE;
-    while !bed.sidecar_admin(&client, "/metrics").expect("metrics").contains("isthmus_sidecar_endpoint_retries_total 1") {
+    while !bed
+        .sidecar_admin(&client, "/metrics")
+        .expect("metrics")
+        .contains("isthmus_sidecar_endpoint_retries_total{cause=\"unprocessed\"} 1")
+    {
         assert!(std::time::Instant::now() < end, "it was not sent again");
     }
     stream.get_mut().write_all(b"some body").expect("sent");

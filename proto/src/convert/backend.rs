@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
-use routing::model::{Addresses, AppProtocol, Backend, Endpoint};
+use routing::model::{
+    Addresses, AltName, AppProtocol, Backend, BackendTls, Distribution, Endpoint, MinRetryRate, RetryBudget, Roots, TrafficPolicy,
+};
+use wire::alt_name::Kind as AltKind;
+use wire::backend_tls::Kind as TlsKind;
 
-use super::{ConvertError, Converted, backend_id, list, required, service_port_to_wire, socket_address, socket_address_to_wire};
+use super::rule::{persistence, persistence_to_wire};
+use super::{
+    ConvertError, Converted, backend_id, duration_ms, list, millis, required, service_port_to_wire, socket_address, socket_address_to_wire,
+};
 use crate::resources as wire;
 
 impl TryFrom<wire::Backend> for Backend {
@@ -17,9 +24,19 @@ impl TryFrom<wire::Backend> for Backend {
             Ok(wire::AppProtocol::Http2) => AppProtocol::Http2,
             Err(_) => return Err(ConvertError::new("protocol", format!("{} is no known protocol", backend.protocol))),
         };
+        let distribution = match wire::Distribution::try_from(backend.distribution) {
+            Ok(wire::Distribution::None) => None,
+            Ok(wire::Distribution::SameZone) => Some(Distribution::SameZone),
+            Ok(wire::Distribution::SameNode) => Some(Distribution::SameNode),
+            Err(_) => return Err(ConvertError::new("distribution", format!("{} is no known distribution", backend.distribution))),
+        };
         Ok(Self {
             id: backend_id(backend.id, "id")?,
             protocol,
+            policy: TrafficPolicy { is_local: backend.is_local, distribution },
+            tls: backend.tls.map(tls).transpose().map_err(|error| error.within("tls"))?,
+            retry_budget: backend.retry_budget.map(retry_budget),
+            persistence: backend.persistence.map(persistence).transpose().map_err(|error| error.within("persistence"))?,
             affinity: backend.affinity_s.map(|seconds| Duration::from_secs(seconds.into())),
             addresses: addresses(backend.clusters, backend.vips)?,
         })
@@ -44,7 +61,8 @@ fn cluster_endpoints(group: wire::ClusterEndpoints) -> Converted<Vec<Endpoint>> 
     list(group.endpoints, "endpoints", |endpoint| {
         let address = required(endpoint.address, "address")?;
         let address = socket_address(address).map_err(|error| error.within("address"))?;
-        Ok(Endpoint { cluster: cluster.clone(), address, zone: endpoint.zone, node: endpoint.node })
+        let wire::Endpoint { zone, node, for_zones, .. } = endpoint;
+        Ok(Endpoint { cluster: cluster.clone(), address, zone, node, for_zones })
     })
 }
 
@@ -54,6 +72,11 @@ impl From<&Backend> for wire::Backend {
             AppProtocol::Infer => wire::AppProtocol::Infer,
             AppProtocol::Http1 => wire::AppProtocol::Http1,
             AppProtocol::Http2 => wire::AppProtocol::Http2,
+        };
+        let distribution = match backend.policy.distribution {
+            None => wire::Distribution::None,
+            Some(Distribution::SameZone) => wire::Distribution::SameZone,
+            Some(Distribution::SameNode) => wire::Distribution::SameNode,
         };
         let (clusters, vips) = match &backend.addresses {
             Addresses::Endpoints(endpoints) => (endpoints_to_wire(endpoints), Vec::new()),
@@ -66,7 +89,65 @@ impl From<&Backend> for wire::Backend {
             affinity_s: backend.affinity.map(|window| u32::try_from(window.as_secs()).unwrap_or(u32::MAX)),
             clusters,
             vips,
+            is_local: backend.policy.is_local,
+            distribution: distribution.into(),
+            tls: backend.tls.as_ref().map(tls_to_wire),
+            retry_budget: backend.retry_budget.map(retry_budget_to_wire),
+            persistence: backend.persistence.as_ref().map(persistence_to_wire),
         }
+    }
+}
+
+fn tls(tls: wire::BackendTls) -> Converted<BackendTls> {
+    let verified = match required(tls.kind, "kind")? {
+        TlsKind::Verified(verified) => verified,
+        TlsKind::Broken(why) => return Ok(BackendTls::Broken(why)),
+    };
+    let alt_names = list(verified.alt_names, "alt_names", |name| {
+        Ok(match required(name.kind, "kind")? {
+            AltKind::Hostname(name) => AltName::Hostname(name),
+            AltKind::Uri(uri) => AltName::Uri(uri),
+        })
+    })?;
+    Ok(BackendTls::Verified { hostname: verified.hostname, alt_names, roots: verified.roots_pem.map_or(Roots::System, Roots::Pem) })
+}
+
+fn tls_to_wire(tls: &BackendTls) -> wire::BackendTls {
+    let kind = match tls {
+        BackendTls::Broken(why) => TlsKind::Broken(why.clone()),
+        BackendTls::Verified { hostname, alt_names, roots } => TlsKind::Verified(wire::VerifiedTls {
+            hostname: hostname.clone(),
+            alt_names: alt_names
+                .iter()
+                .map(|name| match name {
+                    AltName::Hostname(name) => AltKind::Hostname(name.clone()),
+                    AltName::Uri(uri) => AltKind::Uri(uri.clone()),
+                })
+                .map(|kind| wire::AltName { kind: Some(kind) })
+                .collect(),
+            roots_pem: match roots {
+                Roots::System => None,
+                Roots::Pem(bundle) => Some(bundle.clone()),
+            },
+        }),
+    };
+    wire::BackendTls { kind: Some(kind) }
+}
+
+fn retry_budget(budget: wire::RetryBudget) -> RetryBudget {
+    RetryBudget {
+        percent: budget.percent,
+        interval: duration_ms(budget.interval_ms),
+        min: MinRetryRate { count: budget.min_count, interval: duration_ms(budget.min_interval_ms) },
+    }
+}
+
+fn retry_budget_to_wire(budget: RetryBudget) -> wire::RetryBudget {
+    wire::RetryBudget {
+        percent: budget.percent,
+        interval_ms: millis(budget.interval),
+        min_count: budget.min.count,
+        min_interval_ms: millis(budget.min.interval),
     }
 }
 
@@ -82,6 +163,7 @@ fn endpoints_to_wire(endpoints: &[Endpoint]) -> Vec<wire::ClusterEndpoints> {
                     address: Some(socket_address_to_wire(endpoint.address)),
                     zone: endpoint.zone.clone(),
                     node: endpoint.node.clone(),
+                    for_zones: endpoint.for_zones.clone(),
                 })
                 .collect(),
         })

@@ -1,10 +1,16 @@
-//! Filters: header edits, redirects, rewrites.
+//! Filters: header edits, redirects, rewrites, mirrors, CORS, authorization.
 
-use http::{HeaderName, HeaderValue, StatusCode};
-use routing::model::{Filter, HeaderEdit, PathModifier, Redirect, Rewrite, Scheme};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use routing::model::{
+    AuthProtocol, Cors, ExternalAuth, Filter, Fraction, HeaderEdit, HostGlob, Mirror, Origin, PathModifier, Redirect, Rewrite, Scheme,
+    Wildcard,
+};
+use wire::external_auth::Protocol;
 use wire::filter::Kind;
+use wire::origin::Host;
 use wire::path_modifier::Kind as PathKind;
 
+use super::frontend::{target, target_to_wire};
 use super::{ConvertError, Converted, list, port, required};
 use crate::resources as wire;
 
@@ -17,6 +23,9 @@ pub(super) fn filter(filter: wire::Filter) -> Converted<Filter> {
             hostname: value.hostname,
             path: path_modifier(value.path).map_err(|error| error.within("rewrite"))?,
         })),
+        Kind::Mirror(value) => mirror(value).map(Filter::Mirror).map_err(|error| error.within("mirror")),
+        Kind::Cors(value) => cors(value).map(Filter::Cors).map_err(|error| error.within("cors")),
+        Kind::ExternalAuth(value) => external_auth(value).map(Filter::ExternalAuth).map_err(|error| error.within("external_auth")),
         Kind::Unsupported(what) => Ok(Filter::Unsupported(what)),
     }
 }
@@ -29,6 +38,13 @@ pub(super) fn filter_to_wire(filter: &Filter) -> wire::Filter {
         Filter::Rewrite(rewrite) => {
             Kind::Rewrite(wire::Rewrite { hostname: rewrite.hostname.clone(), path: rewrite.path.as_ref().map(path_modifier_to_wire) })
         }
+        Filter::Mirror(mirror) => Kind::Mirror(wire::Mirror {
+            target: Some(wire::Target { kind: Some(target_to_wire(&mirror.target)) }),
+            numerator: mirror.fraction.numerator,
+            denominator: mirror.fraction.denominator,
+        }),
+        Filter::Cors(cors) => Kind::Cors(cors_to_wire(cors)),
+        Filter::ExternalAuth(auth) => Kind::ExternalAuth(external_auth_to_wire(auth)),
         Filter::Unsupported(what) => Kind::Unsupported(what.clone()),
     };
     wire::Filter { kind: Some(kind) }
@@ -76,13 +92,115 @@ fn path_modifier_to_wire(modifier: &PathModifier) -> wire::PathModifier {
     wire::PathModifier { kind: Some(kind) }
 }
 
-fn redirect(redirect: wire::Redirect) -> Converted<Redirect> {
-    let scheme = match redirect.scheme.as_deref() {
-        None => None,
-        Some("http") => Some(Scheme::Http),
-        Some("https") => Some(Scheme::Https),
-        Some(other) => return Err(ConvertError::new("scheme", format!("{other:?} is neither http nor https"))),
+fn scheme(text: &str) -> Converted<Scheme> {
+    match text {
+        "http" => Ok(Scheme::Http),
+        "https" => Ok(Scheme::Https),
+        other => Err(ConvertError::new("scheme", format!("{other:?} is neither http nor https"))),
+    }
+}
+
+fn mirror(mirror: wire::Mirror) -> Converted<Mirror> {
+    let target = target(required(required(mirror.target, "target")?.kind, "target.kind")?)?;
+    if mirror.denominator == 0 || mirror.numerator > mirror.denominator {
+        return Err(ConvertError::new("numerator", format!("{} of {} is no share", mirror.numerator, mirror.denominator)));
+    }
+    Ok(Mirror { target, fraction: Fraction { numerator: mirror.numerator, denominator: mirror.denominator } })
+}
+
+fn cors(cors: wire::Cors) -> Converted<Cors> {
+    let origins = required(cors.origins, "origins")?;
+    let origins = if origins.any { Wildcard::Any } else { Wildcard::These(list(origins.these, "origins.these", origin)?) };
+    let method = |name: String| Method::from_bytes(name.as_bytes()).map_err(|_| ConvertError::new("", format!("{name:?} is no method")));
+    Ok(Cors {
+        origins,
+        methods: names(cors.methods, "methods", method)?,
+        headers: names(cors.headers, "headers", |name| header_name(&name))?,
+        expose: names(cors.expose, "expose", |name| header_name(&name))?,
+        max_age_s: cors.max_age_s,
+        credentials: cors.credentials,
+    })
+}
+
+fn names<T>(names: Option<wire::Names>, field: &str, convert: impl Fn(String) -> Converted<T>) -> Converted<Wildcard<T>> {
+    let names = required(names, field)?;
+    if names.any {
+        return Ok(Wildcard::Any);
+    }
+    list(names.these, &format!("{field}.these"), convert).map(Wildcard::These)
+}
+
+fn names_to_wire<T: ToString>(names: &Wildcard<T>) -> wire::Names {
+    match names {
+        Wildcard::Any => wire::Names { any: true, these: Vec::new() },
+        Wildcard::These(these) => wire::Names { any: false, these: these.iter().map(ToString::to_string).collect() },
+    }
+}
+
+fn origin(origin: wire::Origin) -> Converted<Origin> {
+    let host = match required(origin.host, "host")? {
+        Host::Exact(name) => HostGlob::Exact(name),
+        Host::Suffix(suffix) => HostGlob::Suffix(suffix),
     };
+    Ok(Origin { scheme: scheme(&origin.scheme)?, host, port: port(origin.port, "port")?.get() })
+}
+
+fn cors_to_wire(cors: &Cors) -> wire::Cors {
+    let origins = match &cors.origins {
+        Wildcard::Any => wire::Origins { any: true, these: Vec::new() },
+        Wildcard::These(these) => wire::Origins { any: false, these: these.iter().map(origin_to_wire).collect() },
+    };
+    wire::Cors {
+        origins: Some(origins),
+        methods: Some(names_to_wire(&cors.methods)),
+        headers: Some(names_to_wire(&cors.headers)),
+        expose: Some(names_to_wire(&cors.expose)),
+        max_age_s: cors.max_age_s,
+        credentials: cors.credentials,
+    }
+}
+
+fn origin_to_wire(origin: &Origin) -> wire::Origin {
+    let host = match &origin.host {
+        HostGlob::Exact(name) => Host::Exact(name.clone()),
+        HostGlob::Suffix(suffix) => Host::Suffix(suffix.clone()),
+    };
+    wire::Origin { scheme: origin.scheme.as_str().to_owned(), host: Some(host), port: origin.port.into() }
+}
+
+fn external_auth(auth: wire::ExternalAuth) -> Converted<ExternalAuth> {
+    let headers = |names: Vec<String>, field: &str| list(names, field, |name| header_name(&name));
+    let protocol = match required(auth.protocol, "protocol")? {
+        Protocol::Http(http) => AuthProtocol::Http {
+            path: http.path,
+            allowed_headers: headers(http.allowed_headers, "http.allowed_headers")?,
+            allowed_response_headers: headers(http.allowed_response_headers, "http.allowed_response_headers")?,
+        },
+        Protocol::Grpc(grpc) => AuthProtocol::Grpc { allowed_headers: headers(grpc.allowed_headers, "grpc.allowed_headers")? },
+    };
+    let target = target(required(required(auth.target, "target")?.kind, "target.kind")?)?;
+    Ok(ExternalAuth { target, protocol, body_bytes_max: auth.body_bytes_max })
+}
+
+fn external_auth_to_wire(auth: &ExternalAuth) -> wire::ExternalAuth {
+    let names = |names: &[HeaderName]| names.iter().map(ToString::to_string).collect();
+    let protocol = match &auth.protocol {
+        AuthProtocol::Http { path, allowed_headers, allowed_response_headers } => Protocol::Http(wire::HttpAuth {
+            path: path.clone(),
+            allowed_headers: names(allowed_headers),
+            allowed_response_headers: names(allowed_response_headers),
+        }),
+        AuthProtocol::Grpc { allowed_headers } => Protocol::Grpc(wire::GrpcAuth { allowed_headers: names(allowed_headers) }),
+    };
+    wire::ExternalAuth {
+        target: Some(wire::Target { kind: Some(target_to_wire(&auth.target)) }),
+        protocol: Some(protocol),
+        body_bytes_max: auth.body_bytes_max,
+    }
+}
+
+fn redirect(redirect: wire::Redirect) -> Converted<Redirect> {
+    let scheme = redirect.scheme.as_deref().map(scheme).transpose()?;
     let status = u16::try_from(redirect.status)
         .ok()
         .and_then(|code| StatusCode::from_u16(code).ok())
@@ -98,10 +216,7 @@ fn redirect(redirect: wire::Redirect) -> Converted<Redirect> {
 }
 
 fn redirect_to_wire(redirect: &Redirect) -> wire::Redirect {
-    let scheme = redirect.scheme.map(|scheme| match scheme {
-        Scheme::Http => "http".to_owned(),
-        Scheme::Https => "https".to_owned(),
-    });
+    let scheme = redirect.scheme.map(|scheme| scheme.as_str().to_owned());
     wire::Redirect {
         scheme,
         hostname: redirect.hostname.clone(),

@@ -2,15 +2,16 @@
 
 use http::Method;
 use routing::model::{
-    BackendFault, BackendFaultReason, BackendTarget, Frontend, HeaderMatch, PathMatch, Pattern, QueryMatch, Route, RouteKind, RouteMatch,
-    Rule, ValueMatch, WeightedBackend,
+    BackendFault, BackendFaultReason, BackendTarget, Frontend, HeaderMatch, HostPattern, PathMatch, Pattern, QueryMatch, Route, RouteKind,
+    RouteMatch, RpcMatch, Rule, Timeouts, ValueMatch, WeightedBackend,
 };
 use wire::path_match::Kind as PathKind;
 use wire::value_match::Kind as ValueKind;
 use wire::weighted_backend::Target;
 
 use super::filter::{filter, filter_to_wire, header_name};
-use super::{ConvertError, Converted, backend_id, frontend_id, list, required, service_port_to_wire};
+use super::rule::{persistence, persistence_to_wire, retry, retry_to_wire};
+use super::{ConvertError, Converted, backend_id, duration_ms, frontend_id, list, millis, required, service_port_to_wire};
 use crate::resources as wire;
 
 impl TryFrom<wire::Frontend> for Frontend {
@@ -55,6 +56,7 @@ fn route(route: wire::Route) -> Converted<Route> {
         name: route.name,
         created_s: route.created_s,
         generation: route.generation,
+        hostnames: route.hostnames.into_iter().map(host_pattern).collect(),
         rules: list(route.rules, "rules", rule)?,
     })
 }
@@ -65,7 +67,22 @@ fn route_to_wire(route: &Route) -> wire::Route {
         name: route.name.clone(),
         created_s: route.created_s,
         generation: route.generation,
+        hostnames: route.hostnames.iter().map(host_pattern_to_wire).collect(),
         rules: route.rules.iter().map(rule_to_wire).collect(),
+    }
+}
+
+fn host_pattern(text: String) -> HostPattern {
+    match text.strip_prefix("*.") {
+        Some(suffix) => HostPattern::Under(suffix.to_owned()),
+        None => HostPattern::Exact(text),
+    }
+}
+
+fn host_pattern_to_wire(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(name) => name.clone(),
+        HostPattern::Under(suffix) => format!("*.{suffix}"),
     }
 }
 
@@ -79,6 +96,12 @@ fn rule(rule: wire::Rule) -> Converted<Rule> {
         matches: list(rule.matches, "matches", route_match)?,
         filters: list(rule.filters, "filters", filter)?,
         backends: list(rule.backends, "backends", weighted_backend)?,
+        timeouts: Timeouts {
+            request: rule.request_timeout_ms.map(duration_ms),
+            backend_request: rule.backend_request_timeout_ms.map(duration_ms),
+        },
+        retry: rule.retry.map(retry).transpose().map_err(|error| error.within("retry"))?,
+        persistence: rule.persistence.map(persistence).transpose().map_err(|error| error.within("persistence"))?,
     })
 }
 
@@ -89,6 +112,10 @@ fn rule_to_wire(rule: &Rule) -> wire::Rule {
         matches: rule.matches.iter().map(route_match_to_wire).collect(),
         filters: rule.filters.iter().map(filter_to_wire).collect(),
         backends: rule.backends.iter().map(weighted_backend_to_wire).collect(),
+        request_timeout_ms: rule.timeouts.request.map(millis),
+        backend_request_timeout_ms: rule.timeouts.backend_request.map(millis),
+        retry: rule.retry.as_ref().map(retry_to_wire),
+        persistence: rule.persistence.as_ref().map(persistence_to_wire),
     }
 }
 
@@ -97,6 +124,12 @@ fn route_match(value: wire::RouteMatch) -> Converted<RouteMatch> {
         PathKind::Exact(path) => PathMatch::Exact(path),
         PathKind::Prefix(path) => PathMatch::Prefix(path),
         PathKind::Regex(source) => PathMatch::Regex(pattern(&source, "path.regex")?),
+        PathKind::Rpc(rpc) => {
+            let value = |value: Option<wire::ValueMatch>, field: &str| {
+                value.map(|value| value_match(value.kind)).transpose().map_err(|error| error.within(&format!("path.rpc.{field}")))
+            };
+            PathMatch::Rpc(RpcMatch { service: value(rpc.service, "service")?, method: value(rpc.method, "method")? })
+        }
     };
     let method = value
         .method
@@ -117,6 +150,12 @@ fn route_match_to_wire(value: &RouteMatch) -> wire::RouteMatch {
         PathMatch::Exact(path) => PathKind::Exact(path.clone()),
         PathMatch::Prefix(path) => PathKind::Prefix(path.clone()),
         PathMatch::Regex(pattern) => PathKind::Regex(pattern.source().to_owned()),
+        PathMatch::Rpc(rpc) => {
+            let value = |value: &Option<ValueMatch>| {
+                value.as_ref().map(|value| wire::ValueMatch { name: String::new(), kind: Some(value_match_to_wire(value)) })
+            };
+            PathKind::Rpc(wire::Rpc { service: value(&rpc.service), method: value(&rpc.method) })
+        }
     };
     let named = |name: &str, value: &ValueMatch| wire::ValueMatch { name: name.to_owned(), kind: Some(value_match_to_wire(value)) };
     wire::RouteMatch {
@@ -147,18 +186,32 @@ fn value_match_to_wire(value: &ValueMatch) -> ValueKind {
 
 fn weighted_backend(backend: wire::WeightedBackend) -> Converted<WeightedBackend> {
     let target = match required(backend.target, "target")? {
-        Target::Backend(id) => BackendTarget::Backend(backend_id(Some(id), "backend")?),
-        Target::Invalid(fault) => BackendTarget::Invalid(backend_fault(fault)?),
+        Target::Backend(id) => target(wire::target::Kind::Backend(id))?,
+        Target::Invalid(fault) => target(wire::target::Kind::Invalid(fault))?,
     };
     Ok(WeightedBackend { weight: backend.weight, target, filters: list(backend.filters, "filters", filter)? })
 }
 
 fn weighted_backend_to_wire(backend: &WeightedBackend) -> wire::WeightedBackend {
-    let target = match &backend.target {
-        BackendTarget::Backend(id) => Target::Backend(service_port_to_wire(&id.0)),
-        BackendTarget::Invalid(fault) => Target::Invalid(backend_fault_to_wire(fault)),
+    let target = match target_to_wire(&backend.target) {
+        wire::target::Kind::Backend(id) => Target::Backend(id),
+        wire::target::Kind::Invalid(fault) => Target::Invalid(fault),
     };
     wire::WeightedBackend { weight: backend.weight, target: Some(target), filters: backend.filters.iter().map(filter_to_wire).collect() }
+}
+
+pub(super) fn target(target: wire::target::Kind) -> Converted<BackendTarget> {
+    Ok(match target {
+        wire::target::Kind::Backend(id) => BackendTarget::Backend(backend_id(Some(id), "backend")?),
+        wire::target::Kind::Invalid(fault) => BackendTarget::Invalid(backend_fault(fault)?),
+    })
+}
+
+pub(super) fn target_to_wire(target: &BackendTarget) -> wire::target::Kind {
+    match target {
+        BackendTarget::Backend(id) => wire::target::Kind::Backend(service_port_to_wire(&id.0)),
+        BackendTarget::Invalid(fault) => wire::target::Kind::Invalid(backend_fault_to_wire(fault)),
+    }
 }
 
 fn backend_fault(fault: wire::BackendFault) -> Converted<BackendFault> {

@@ -1,4 +1,4 @@
-//! Service, ServiceImport, EndpointSlice, Namespace.
+//! Service, ServiceImport, EndpointSlice, Namespace, ConfigMap.
 
 use serde::Deserialize;
 
@@ -35,6 +35,10 @@ pub struct ServiceSpec {
     pub session_affinity: Option<String>,
     /// How long an affinity lasts.
     pub session_affinity_config: Option<SessionAffinityConfig>,
+    /// `Cluster` if absent, or `Local`.
+    pub internal_traffic_policy: Option<String>,
+    /// `PreferClose`, `PreferSameZone` or `PreferSameNode`.
+    pub traffic_distribution: Option<String>,
 }
 
 /// A ServiceImport.
@@ -67,6 +71,10 @@ pub struct ServiceImportSpec {
     pub session_affinity: Option<String>,
     /// How long an affinity lasts.
     pub session_affinity_config: Option<SessionAffinityConfig>,
+    /// `Cluster` if absent, or `Local`.
+    pub internal_traffic_policy: Option<String>,
+    /// `PreferClose`, `PreferSameZone` or `PreferSameNode`.
+    pub traffic_distribution: Option<String>,
 }
 
 /// `status` of a ServiceImport.
@@ -149,6 +157,25 @@ pub struct Endpoint {
     pub node_name: Option<String>,
     /// Zone in the source cluster.
     pub zone: Option<String>,
+    /// For whom it is.
+    #[serde(default, deserialize_with = "or_default")]
+    pub hints: EndpointHints,
+}
+
+/// `hints` of an endpoint.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointHints {
+    /// Zones that should use it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub for_zones: Vec<ForZone>,
+}
+
+/// A zone of `hints.forZones`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct ForZone {
+    /// Its name.
+    pub name: String,
 }
 
 /// `conditions` of an endpoint.
@@ -167,4 +194,14 @@ pub struct EndpointConditions {
 pub struct Namespace {
     /// `metadata`.
     pub metadata: Metadata,
+}
+
+/// A ConfigMap.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct ConfigMap {
+    /// `metadata`.
+    pub metadata: Metadata,
+    /// `data`.
+    #[serde(default, deserialize_with = "or_default")]
+    pub data: std::collections::BTreeMap<String, String>,
 }

@@ -1,18 +1,23 @@
-//! HTTPRoute and ReferenceGrant.
+//! Routes and ReferenceGrants.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{DecodeError, Metadata, decode_at, or_default};
+use super::{DecodeError, HttpRouteFilter, Metadata, decode_at, or_default};
+use crate::model::RouteKind;
 
-/// An HTTPRoute; its rules stay as written until each is parsed on its own.
+/// A route of any kind; its rules stay as written until each is parsed on its own.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HttpRoute {
+pub struct Route {
+    /// Which kind.
+    pub kind: RouteKind,
     /// `metadata`.
     pub metadata: Metadata,
     /// `spec.parentRefs`.
     pub parents: Vec<ParentRef>,
-    /// `spec.rules`; none written means one rule that matches everything.
+    /// `spec.hostnames`; only those of a TLSRoute mean anything (digest M-22).
+    pub hostnames: Vec<String>,
+    /// `spec.rules`; none written in an HTTPRoute means one rule that matches everything.
     pub rules: Vec<Value>,
 }
 
@@ -56,19 +61,22 @@ struct RouteSpec {
     #[serde(default, deserialize_with = "or_default")]
     parent_refs: Vec<Value>,
     #[serde(default, deserialize_with = "or_default")]
+    hostnames: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
     rules: Vec<Value>,
 }
 
-impl HttpRoute {
-    pub(super) fn decode(value: &Value) -> Result<Self, DecodeError> {
+impl Route {
+    pub(super) fn decode(kind: RouteKind, value: &Value) -> Result<Self, DecodeError> {
         let Envelope { metadata, spec } = decode_at(value, "")?;
         let parents = spec.parent_refs.into_iter().enumerate().map(|(index, written)| {
             let reference = decode_at(&written, &format!("spec.parentRefs[{index}]"))?;
             Ok(ParentRef { written, reference })
         });
         let parents = parents.collect::<Result<_, DecodeError>>()?;
-        let rules = if spec.rules.is_empty() { vec![Value::Object(serde_json::Map::new())] } else { spec.rules };
-        Ok(Self { metadata, parents, rules })
+        let is_everything = kind == RouteKind::Http && spec.rules.is_empty();
+        let rules = if is_everything { vec![Value::Object(serde_json::Map::new())] } else { spec.rules };
+        Ok(Self { kind, metadata, parents, hostnames: spec.hostnames, rules })
     }
 }
 
@@ -87,6 +95,109 @@ pub struct HttpRouteRule {
     /// Weighted.
     #[serde(default, deserialize_with = "or_default")]
     pub backend_refs: Vec<BackendRef>,
+    /// How long things may take.
+    pub timeouts: Option<HttpRouteTimeouts>,
+    /// When a request is sent again.
+    pub retry: Option<HttpRouteRetry>,
+    /// Which endpoint a session keeps.
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+/// GRPCRouteRule.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GrpcRouteRule {
+    /// Name of the rule.
+    pub name: Option<String>,
+    /// None: every call.
+    #[serde(default, deserialize_with = "or_default")]
+    pub matches: Vec<GrpcRouteMatch>,
+    /// In the order in which they apply.
+    #[serde(default, deserialize_with = "or_default")]
+    pub filters: Vec<HttpRouteFilter>,
+    /// Weighted.
+    #[serde(default, deserialize_with = "or_default")]
+    pub backend_refs: Vec<BackendRef>,
+    /// Which endpoint a session keeps.
+    pub session_persistence: Option<SessionPersistence>,
+}
+
+/// GRPCRouteMatch.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct GrpcRouteMatch {
+    /// Every method if absent.
+    pub method: Option<GrpcMethodMatch>,
+    /// All must hold.
+    #[serde(default, deserialize_with = "or_default")]
+    pub headers: Vec<NamedMatch>,
+}
+
+/// GRPCMethodMatch.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct GrpcMethodMatch {
+    /// `Exact` if absent.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Full name of the service.
+    pub service: Option<String>,
+    /// Name of the method.
+    pub method: Option<String>,
+}
+
+/// TLSRouteRule and TCPRouteRule.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamRouteRule {
+    /// Name of the rule.
+    pub name: Option<String>,
+    /// Weighted.
+    #[serde(default, deserialize_with = "or_default")]
+    pub backend_refs: Vec<BackendRef>,
+}
+
+/// HTTPRouteTimeouts; GEP-2257 durations.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteTimeouts {
+    /// The whole.
+    pub request: Option<String>,
+    /// One attempt.
+    pub backend_request: Option<String>,
+}
+
+/// HTTPRouteRetry.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct HttpRouteRetry {
+    /// Statuses, 400 to 599.
+    #[serde(default, deserialize_with = "or_default")]
+    pub codes: Vec<i64>,
+    /// Times it is sent again.
+    pub attempts: Option<i64>,
+    /// The least wait, a GEP-2257 duration.
+    pub backoff: Option<String>,
+}
+
+/// SessionPersistence.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPersistence {
+    /// Name of the cookie or header.
+    pub session_name: Option<String>,
+    /// `Cookie` if absent.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// A GEP-2257 duration.
+    pub absolute_timeout: Option<String>,
+    /// Only for a cookie.
+    pub cookie_config: Option<CookieConfig>,
+}
+
+/// CookieConfig.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CookieConfig {
+    /// `Session` if absent, or `Permanent`.
+    pub lifetime_type: Option<String>,
 }
 
 /// HTTPRouteMatch.
@@ -127,87 +238,9 @@ pub struct NamedMatch {
     pub value: String,
 }
 
-/// HTTPRouteFilter.
+/// BackendObjectReference.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRouteFilter {
-    /// Which of the following is meant.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Edits the request.
-    pub request_header_modifier: Option<HeaderModifier>,
-    /// Edits the response.
-    pub response_header_modifier: Option<HeaderModifier>,
-    /// Answers with a redirect.
-    pub request_redirect: Option<RequestRedirect>,
-    /// Rewrites host and path.
-    pub url_rewrite: Option<UrlRewrite>,
-}
-
-/// HTTPHeaderFilter.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct HeaderModifier {
-    /// Replaces.
-    #[serde(default, deserialize_with = "or_default")]
-    pub set: Vec<NamedValue>,
-    /// Appends.
-    #[serde(default, deserialize_with = "or_default")]
-    pub add: Vec<NamedValue>,
-    /// Removes.
-    #[serde(default, deserialize_with = "or_default")]
-    pub remove: Vec<String>,
-}
-
-/// HTTPHeader.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct NamedValue {
-    /// Name of the header.
-    pub name: String,
-    /// Its value.
-    pub value: String,
-}
-
-/// HTTPRequestRedirectFilter.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct RequestRedirect {
-    /// `http` or `https`.
-    pub scheme: Option<String>,
-    /// New host.
-    pub hostname: Option<String>,
-    /// New path.
-    pub path: Option<PathModifier>,
-    /// New port.
-    pub port: Option<i64>,
-    /// 302 if absent.
-    pub status_code: Option<i64>,
-}
-
-/// HTTPURLRewriteFilter.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct UrlRewrite {
-    /// New host.
-    pub hostname: Option<String>,
-    /// New path.
-    pub path: Option<PathModifier>,
-}
-
-/// HTTPPathModifier.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct PathModifier {
-    /// `ReplaceFullPath` or `ReplacePrefixMatch`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Instead of the whole path.
-    pub replace_full_path: Option<String>,
-    /// Instead of the matched prefix.
-    pub replace_prefix_match: Option<String>,
-}
-
-/// HTTPBackendRef.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-pub struct BackendRef {
+pub struct BackendObjectReference {
     /// The core group if absent.
     pub group: Option<String>,
     /// `Service` if absent.
@@ -218,6 +251,14 @@ pub struct BackendRef {
     pub name: String,
     /// A port of the Service or ServiceImport, never of the pods.
     pub port: Option<i64>,
+}
+
+/// HTTPBackendRef.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct BackendRef {
+    /// What is referred to.
+    #[serde(flatten)]
+    pub object: BackendObjectReference,
     /// 1 if absent.
     pub weight: Option<i64>,
     /// Applied when this backend is chosen.

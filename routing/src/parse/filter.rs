@@ -1,69 +1,157 @@
-//! HTTPRouteFilter: what is understood, what stands together.
+//! Filters of rules and backendRefs: what is understood, what stands together.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::cors::cors;
 use super::matches::{first_of_each, header_name};
-use super::{Fault, Parsed, port};
-use crate::api::{self, HeaderModifier, HttpRouteFilter, NamedValue, RequestRedirect, UrlRewrite};
-use crate::model::{Filter, HeaderEdit, PathMatch, PathModifier, Redirect, Rewrite, RouteMatch, Scheme};
+use super::{Fault, Parsed, ParsedFilter, list, port, reference};
+use crate::api::{self, ExternalAuth, HeaderModifier, HttpRouteFilter, NamedValue, RequestMirror, RequestRedirect, UrlRewrite};
+use crate::model::{
+    AuthProtocol, Filter, Fraction, HeaderEdit, HostPattern, PathMatch, PathModifier, Redirect, Rewrite, RouteKind, RouteMatch, Scheme,
+};
 
+const FILTERS_MAX: usize = 16;
 const HEADERS_MAX: usize = 16;
+const AUTH_HEADERS_MAX: usize = 64;
+/// A request's body is held for the authorization service up to this.
+const AUTH_BODY_BYTES_MAX: u32 = 1024 * 1024;
 
 /// Framing and connection belong to the proxy: a route that edited them could smuggle requests.
 const OWNED_BY_THE_PROXY: [HeaderName; 6] = [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-pub(super) fn filter(written: &HttpRouteFilter, matches: &[RouteMatch]) -> Parsed<Filter> {
-    match written.kind.as_str() {
-        "RequestHeaderModifier" => {
+/// The filters of one list: what is understood, what stands together.
+pub(super) fn filters(written: &[HttpRouteFilter], kind: RouteKind, matches: &[RouteMatch]) -> Parsed<Vec<ParsedFilter>> {
+    let filters = list(written, "filters", FILTERS_MAX, |written| filter(written, kind, matches))?;
+    compatible(&filters)?;
+    Ok(filters)
+}
+
+fn filter(written: &HttpRouteFilter, kind: RouteKind, matches: &[RouteMatch]) -> Parsed<ParsedFilter> {
+    let within = |field: &'static str| move |fault: Fault| fault.within(field);
+    let ready = |filter: Parsed<Filter>, field: &'static str| filter.map(ParsedFilter::Ready).map_err(within(field));
+    match (written.kind.as_str(), kind) {
+        ("RequestHeaderModifier", RouteKind::Http | RouteKind::Grpc) => {
             let edit = required(written.request_header_modifier.as_ref(), "requestHeaderModifier")?;
-            header_edit(edit, Side::Request).map(Filter::RequestHeaders).map_err(|fault| fault.within("requestHeaderModifier"))
+            ready(header_edit(edit, Side::Request).map(Filter::RequestHeaders), "requestHeaderModifier")
         }
-        "ResponseHeaderModifier" => {
+        ("ResponseHeaderModifier", RouteKind::Http | RouteKind::Grpc) => {
             let edit = required(written.response_header_modifier.as_ref(), "responseHeaderModifier")?;
-            header_edit(edit, Side::Response).map(Filter::ResponseHeaders).map_err(|fault| fault.within("responseHeaderModifier"))
+            ready(header_edit(edit, Side::Response).map(Filter::ResponseHeaders), "responseHeaderModifier")
         }
-        "RequestRedirect" => {
+        ("RequestMirror", RouteKind::Http | RouteKind::Grpc) => {
+            mirror(required(written.request_mirror.as_ref(), "requestMirror")?).map_err(within("requestMirror"))
+        }
+        // Never skipped: its requests get an error (digest H-11, H-19).
+        ("ExtensionRef", RouteKind::Http | RouteKind::Grpc) => Ok(ParsedFilter::Ready(Filter::Unsupported(written.kind.clone()))),
+        ("RequestRedirect", RouteKind::Http) => {
             let value = required(written.request_redirect.as_ref(), "requestRedirect")?;
-            redirect(value, matches).map(Filter::Redirect).map_err(|fault| fault.within("requestRedirect"))
+            ready(redirect(value, matches).map(Filter::Redirect), "requestRedirect")
         }
-        "URLRewrite" => {
+        ("URLRewrite", RouteKind::Http) => {
             let value = required(written.url_rewrite.as_ref(), "urlRewrite")?;
-            rewrite(value, matches).map(Filter::Rewrite).map_err(|fault| fault.within("urlRewrite"))
+            ready(rewrite(value, matches).map(Filter::Rewrite), "urlRewrite")
         }
-        // Known to the API, not obeyed here: never skipped, its requests get an error (digest H-11).
-        "RequestMirror" | "CORS" | "ExternalAuth" | "ExtensionRef" => Ok(Filter::Unsupported(written.kind.clone())),
-        other => Err(Fault::unsupported("type", format!("{other:?} is no type of filter"))),
+        ("CORS", RouteKind::Http) => ready(cors(required(written.cors.as_ref(), "cors")?).map(Filter::Cors), "cors"),
+        ("ExternalAuth", RouteKind::Http) => {
+            external_auth(required(written.external_auth.as_ref(), "externalAuth")?).map_err(within("externalAuth"))
+        }
+        (other, kind) => Err(Fault::unsupported("type", format!("{other:?} is no type of filter of a {}", kind.as_str()))),
     }
 }
 
 /// Which filters may stand in one list (HTTPRouteRule.filters).
-pub(super) fn compatible(filters: &[Filter], field: &str) -> Parsed<()> {
-    let kinds: Vec<&str> = filters.iter().filter_map(kind).collect();
+fn compatible(filters: &[ParsedFilter]) -> Parsed<()> {
+    let kinds: Vec<&str> = filters.iter().filter_map(once).collect();
     for (index, kind) in kinds.iter().enumerate() {
         if kinds.iter().take(index).any(|earlier| earlier == kind) {
-            return Err(Fault::incompatible(field, format!("{kind} stands more than once")));
+            return Err(Fault::incompatible("filters", format!("{kind} stands more than once")));
         }
     }
     if kinds.contains(&"RequestRedirect") && kinds.contains(&"URLRewrite") {
-        return Err(Fault::incompatible(field, "RequestRedirect and URLRewrite exclude each other"));
+        return Err(Fault::incompatible("filters", "RequestRedirect and URLRewrite exclude each other"));
     }
     Ok(())
 }
 
 /// The type of a filter that may stand only once.
-fn kind(filter: &Filter) -> Option<&'static str> {
+fn once(filter: &ParsedFilter) -> Option<&'static str> {
     match filter {
-        Filter::RequestHeaders(_) => Some("RequestHeaderModifier"),
-        Filter::ResponseHeaders(_) => Some("ResponseHeaderModifier"),
-        Filter::Redirect(_) => Some("RequestRedirect"),
-        Filter::Rewrite(_) => Some("URLRewrite"),
-        Filter::Unsupported(_) => None,
+        ParsedFilter::Ready(Filter::RequestHeaders(_)) => Some("RequestHeaderModifier"),
+        ParsedFilter::Ready(Filter::ResponseHeaders(_)) => Some("ResponseHeaderModifier"),
+        ParsedFilter::Ready(Filter::Redirect(_)) => Some("RequestRedirect"),
+        ParsedFilter::Ready(Filter::Rewrite(_)) => Some("URLRewrite"),
+        ParsedFilter::Ready(Filter::Cors(_)) => Some("CORS"),
+        ParsedFilter::Auth { .. } => Some("ExternalAuth"),
+        ParsedFilter::Ready(Filter::Unsupported(_) | Filter::Mirror(_) | Filter::ExternalAuth(_)) | ParsedFilter::Mirror { .. } => None,
     }
+}
+
+fn mirror(written: &RequestMirror) -> Parsed<ParsedFilter> {
+    let number = |value: i64, field: &str| {
+        u32::try_from(value).map_err(|_| Fault::unsupported(field, format!("{value} is not between 0 and {}", u32::MAX)))
+    };
+    let fraction = match (written.percent, &written.fraction) {
+        (None, None) => Fraction::ALL,
+        (Some(_), Some(_)) => return Err(Fault::unsupported("", "has both percent and fraction")),
+        (Some(percent), None) => {
+            let numerator = number(percent, "percent")?;
+            if numerator > 100 {
+                return Err(Fault::unsupported("percent", format!("{percent} is not between 0 and 100")));
+            }
+            Fraction { numerator, denominator: 100 }
+        }
+        (None, Some(written)) => {
+            let numerator = number(written.numerator, "fraction.numerator")?;
+            let denominator = number(written.denominator.unwrap_or(100), "fraction.denominator")?;
+            if denominator == 0 || numerator > denominator {
+                return Err(Fault::unsupported("fraction", format!("{numerator} of {denominator} is no share")));
+            }
+            Fraction { numerator, denominator }
+        }
+    };
+    Ok(ParsedFilter::Mirror { reference: reference(&written.backend_ref).map_err(|fault| fault.within("backendRef"))?, fraction })
+}
+
+fn external_auth(written: &ExternalAuth) -> Parsed<ParsedFilter> {
+    let names = |written: &[String], field: &str| list(written, field, AUTH_HEADERS_MAX, |name| header_name(name));
+    let protocol = match (written.protocol.as_str(), &written.http, &written.grpc) {
+        ("HTTP", Some(http), None) => AuthProtocol::Http {
+            path: http.path.clone().map(auth_path).transpose()?.unwrap_or_default(),
+            allowed_headers: names(&http.allowed_headers, "http.allowedHeaders")?,
+            allowed_response_headers: names(&http.allowed_response_headers, "http.allowedResponseHeaders")?,
+        },
+        ("GRPC", None, Some(grpc)) => AuthProtocol::Grpc { allowed_headers: names(&grpc.allowed_headers, "grpc.allowedHeaders")? },
+        ("HTTP" | "GRPC", _, _) => {
+            return Err(Fault::unsupported("protocol", format!("{} goes with {}", written.protocol, written.protocol.to_lowercase())));
+        }
+        (other, _, _) => return Err(Fault::unsupported("protocol", format!("{other:?} is neither HTTP nor GRPC"))),
+    };
+    let size = written.forward_body.as_ref().and_then(|body| body.max_size).unwrap_or(0);
+    let body_bytes_max = u32::try_from(size)
+        .ok()
+        .filter(|size| *size <= AUTH_BODY_BYTES_MAX)
+        .ok_or_else(|| Fault::unsupported("forwardBody.maxSize", format!("{size} is not between 0 and {AUTH_BODY_BYTES_MAX}")))?;
+    let reference = reference(&written.backend_ref).map_err(|fault| fault.within("backendRef"))?;
+    Ok(ParsedFilter::Auth { reference, protocol, body_bytes_max })
+}
+
+/// A prefix of a path: what stands behind a path of the API, ending anywhere.
+fn auth_path(path: String) -> Parsed<String> {
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@%".contains(&byte));
+    if is_plain && (path.is_empty() || path.starts_with('/')) && !path.contains("..") && !path.contains("//") && path.len() <= 1024 {
+        return Ok(path.trim_end_matches('/').to_owned());
+    }
+    Err(Fault::unsupported("http.path", format!("{path:?} is no prefix of a path")))
 }
 
 fn required<'v, T>(value: Option<&'v T>, field: &str) -> Parsed<&'v T> {
     value.ok_or_else(|| Fault::unsupported(field, "is missing"))
+}
+
+/// Whether a header field belongs to the connection and not to the message.
+pub(super) fn is_owned_by_the_proxy(name: &HeaderName) -> bool {
+    OWNED_BY_THE_PROXY.contains(name)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -76,11 +164,11 @@ fn header_edit(written: &HeaderModifier, side: Side) -> Parsed<HeaderEdit> {
     let edit = HeaderEdit {
         set: headers(&written.set, "set")?,
         add: headers(&written.add, "add")?,
-        remove: super::list(&written.remove, "remove", HEADERS_MAX, |name| header_name(name))?,
+        remove: list(&written.remove, "remove", HEADERS_MAX, |name| header_name(name))?,
     };
     let names: Vec<&HeaderName> = edit.set.iter().chain(&edit.add).map(|(name, _)| name).chain(&edit.remove).collect();
     for (index, name) in names.iter().enumerate() {
-        if OWNED_BY_THE_PROXY.contains(name) {
+        if is_owned_by_the_proxy(name) {
             return Err(Fault::unsupported("", format!("{name} belongs to the connection and cannot be edited")));
         }
         if names.iter().take(index).any(|earlier| earlier == name) {
@@ -95,7 +183,7 @@ fn header_edit(written: &HeaderModifier, side: Side) -> Parsed<HeaderEdit> {
 }
 
 fn headers(written: &[NamedValue], field: &str) -> Parsed<Vec<(HeaderName, HeaderValue)>> {
-    let pairs = super::list(written, field, HEADERS_MAX, |pair| {
+    let pairs = list(written, field, HEADERS_MAX, |pair| {
         let value =
             HeaderValue::from_str(&pair.value).map_err(|_| Fault::unsupported("value", format!("{:?} is no header value", pair.value)))?;
         Ok((header_name(&pair.name)?, value))
@@ -135,7 +223,7 @@ fn rewrite(written: &UrlRewrite, matches: &[RouteMatch]) -> Parsed<Rewrite> {
 }
 
 /// PreciseHostname: lower-case labels, no wildcard, no port.
-fn hostname(name: &str) -> Parsed<String> {
+pub(super) fn hostname(name: &str) -> Parsed<String> {
     let label = |label: &str| {
         let inner = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         !label.is_empty() && inner && !label.starts_with('-') && !label.ends_with('-')
@@ -144,6 +232,21 @@ fn hostname(name: &str) -> Parsed<String> {
         return Ok(name.to_owned());
     }
     Err(Fault::unsupported("hostname", format!("{name:?} is no host name")))
+}
+
+/// Hostname: a PreciseHostname, perhaps with a leading `*.`; no address.
+pub(super) fn host_pattern(name: &str) -> Parsed<HostPattern> {
+    let unnamed = |mut fault: Fault| {
+        fault.field.clear();
+        fault
+    };
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return Err(Fault::unsupported("", format!("{name:?} is an address and no host name")));
+    }
+    match name.strip_prefix("*.") {
+        Some(rest) => hostname(rest).map(HostPattern::Under).map_err(unnamed),
+        None => hostname(name).map(HostPattern::Exact).map_err(unnamed),
+    }
 }
 
 fn path_modifier(written: &api::PathModifier, matches: &[RouteMatch]) -> Parsed<PathModifier> {

@@ -1,22 +1,63 @@
-//! HTTPRouteMatch: paths, headers, query parameters, methods.
+//! HTTPRouteMatch and GRPCRouteMatch: paths, headers, query parameters, methods.
 
 use http::{HeaderName, Method};
 
 use super::{Fault, Parsed, list};
-use crate::api::{HttpRouteMatch, NamedMatch, PathValue};
-use crate::model::{HeaderMatch, PathMatch, Pattern, QueryMatch, RouteMatch, ValueMatch};
+use crate::api::{GrpcMethodMatch, GrpcRouteMatch, HttpRouteMatch, NamedMatch, PathValue};
+use crate::model::{HeaderMatch, PathMatch, Pattern, QueryMatch, RouteMatch, RpcMatch, ValueMatch};
 
 const HEADERS_MAX: usize = 16;
 const QUERY_PARAMS_MAX: usize = 16;
 const PATH_BYTES_MAX: usize = 1024;
 
 /// HTTPMethod; every other token is refused.
-const METHODS: [Method; 9] =
+pub(super) const METHODS: [Method; 9] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::CONNECT, Method::OPTIONS, Method::TRACE, Method::PATCH];
 
 /// What a rule without matches means.
 pub(super) fn everything() -> RouteMatch {
     RouteMatch { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() }
+}
+
+/// What a rule of a GRPCRoute without matches means.
+pub(super) fn every_call() -> RouteMatch {
+    RouteMatch { path: PathMatch::Rpc(RpcMatch::default()), ..everything() }
+}
+
+pub(super) fn grpc_match(written: &GrpcRouteMatch) -> Parsed<RouteMatch> {
+    let rpc = written.method.as_ref().map(rpc).transpose().map_err(|fault| fault.within("method"))?.unwrap_or_default();
+    let headers = first_of_each(list(&written.headers, "headers", HEADERS_MAX, header)?, |header| header.name.clone());
+    Ok(RouteMatch { path: PathMatch::Rpc(rpc), method: None, headers, query: Vec::new() })
+}
+
+fn rpc(written: &GrpcMethodMatch) -> Parsed<RpcMatch> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (service, method) = (given(&written.service), given(&written.method));
+    if service.is_none() && method.is_none() {
+        return Err(Fault::unsupported("", "names neither a service nor a method"));
+    }
+    let kind = written.kind.as_deref().unwrap_or("Exact");
+    let value = |text: Option<String>, field: &str, dots: bool| {
+        let Some(text) = text else { return Ok(None) };
+        match kind {
+            "Exact" if is_identifier(&text, dots) => Ok(Some(ValueMatch::Exact(text))),
+            "Exact" => Err(Fault::unsupported(field, format!("{text:?} is no name of a {field}"))),
+            "RegularExpression" => pattern(&text).map(|pattern| Some(ValueMatch::Regex(pattern))).map_err(|fault| fault.within(field)),
+            other => Err(Fault::unsupported("type", format!("{other:?} is no type of method match"))),
+        }
+    };
+    Ok(RpcMatch { service: value(service, "service", true)?, method: value(method, "method", false)? })
+}
+
+/// The rules of GRPCMethodMatch for values that are no patterns: identifiers, of a service joined by dots.
+fn is_identifier(text: &str, dots: bool) -> bool {
+    if text.len() > PATH_BYTES_MAX {
+        return false;
+    }
+    let part = |part: &str| {
+        part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !part.is_empty() && !part.as_bytes()[0].is_ascii_digit()
+    };
+    if dots { text.strip_prefix('.').unwrap_or(text).split('.').all(part) } else { part(text) }
 }
 
 pub(super) fn route_match(written: &HttpRouteMatch) -> Parsed<RouteMatch> {

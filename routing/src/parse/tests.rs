@@ -9,7 +9,7 @@ use crate::model::PathMatch;
 fn parsed(rules: Value) -> Vec<Parsed<ParsedRule>> {
     let route =
         json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r"}, "spec": {"rules": rules}});
-    let Ok(Some(Object::HttpRoute(route))) = Object::decode(&route) else { panic!("an HTTPRoute") };
+    let Ok(Some(Object::Route(route))) = Object::decode(&route) else { panic!("an HTTPRoute") };
     super::rules(&route)
 }
 
@@ -54,7 +54,7 @@ fn bad_values_are_named() {
             json!({"backendRefs": [{"name": "b", "weight": 1_000_001}]}),
             "spec.rules[0].backendRefs[0].weight: 1000001 is not between 0 and 1000000",
         ),
-        (json!({"filters": [{"type": "Teleport"}]}), "spec.rules[0].filters[0].type: \"Teleport\" is no type of filter"),
+        (json!({"filters": [{"type": "Teleport"}]}), "spec.rules[0].filters[0].type: \"Teleport\" is no type of filter of a HTTPRoute"),
         (json!({"filters": [{"type": "URLRewrite"}]}), "spec.rules[0].filters[0].urlRewrite: is missing"),
     ] {
         assert_eq!(fault(rule), expected);
@@ -113,7 +113,7 @@ fn header_edits_leave_framing_and_host_alone() {
 #[test]
 fn a_filter_that_is_known_but_not_obeyed_is_kept_to_answer_with_an_error() {
     let rule = parsed(json!([{"filters": [{"type": "ExtensionRef", "extensionRef": {"name": "x"}}]}])).remove(0).expect("valid");
-    assert_eq!(rule.filters, [Filter::Unsupported("ExtensionRef".to_owned())]);
+    assert_eq!(rule.filters, [ParsedFilter::Ready(Filter::Unsupported("ExtensionRef".to_owned()))]);
 }
 
 #[test]

@@ -85,8 +85,8 @@ fn vips(world: &World, client: &str) -> Vec<String> {
 
 /// `Accepted=True/Accepted ResolvedRefs=False/InvalidKind` of the route `shop/store`'s first parent.
 fn status(world: &World) -> String {
-    let key = ObjectKey { kind: ObjectKind::HttpRoute, namespace: "shop".to_owned(), name: "store".to_owned() };
-    let parents = world.route_status(&key).expect("the route");
+    let key = ObjectKey { kind: ObjectKind::Route(RouteKind::Http), namespace: "shop".to_owned(), name: "store".to_owned() };
+    let parents = world.status(&key).expect("the route");
     let said = |condition: &crate::status::Condition| format!("{}={}/{}", condition.kind, condition.status, condition.reason);
     parents.first().map(|parent| parent.conditions.iter().map(said).collect::<Vec<_>>().join(" ")).unwrap_or_default()
 }
@@ -267,9 +267,9 @@ fn status_follows_the_matrix() {
 fn status_repeats_the_parent_ref_and_says_what_was_dropped() {
     let spec = format!("parentRefs: [{PARENT}]\nrules: [{{}}, {{matches: [{{method: get}}]}}]");
     let world = world(&[STORE, &route("store", "shop", &spec)]);
-    let key = world.routes().next().expect("one route");
-    let parent = world.route_status(&key).expect("its status").remove(0);
-    assert_eq!(parent.parent_ref, serde_json::json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "store"}));
+    let key = world.with_status().next().expect("one route");
+    let parent = world.status(&key).expect("its status").remove(0);
+    assert_eq!(parent.reference, serde_json::json!({"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "store"}));
     assert_eq!(parent.conditions[2].message, "Dropped Rule: spec.rules[1].matches[0].method: \"get\" is no method of the API");
     assert!(parent.conditions.iter().all(|condition| condition.observed_generation == 1), "S-4");
 }
@@ -338,7 +338,7 @@ fn deleting_says_what_is_touched_and_leaves_nothing() {
     let touched = world.delete(&ObjectKey { kind: ObjectKind::ServiceImport, namespace: "shop".to_owned(), name: "cart".to_owned() });
     assert!(touched.frontends.contains(&port("ServiceImport/shop/store/80").service), "its route leads nowhere now");
     assert!(touched.backends.contains(&port("ServiceImport/shop/cart/80").service));
-    assert_eq!(touched.routes.len(), 1);
+    assert_eq!(touched.statuses.len(), 1);
     assert_eq!(status(&world), "Accepted=true/Accepted ResolvedRefs=false/BackendNotFound");
 }
 
@@ -354,8 +354,8 @@ fn answers(world: &World) -> String {
     for id in ["ServiceImport/shop/cart/8080", "ServiceImport/shop/store/80"] {
         let _ = writeln!(text, "{:?}", world.backend(&BackendId(port(id))));
     }
-    for key in world.routes() {
-        let _ = writeln!(text, "{:?}", world.route_status(&key));
+    for key in world.with_status() {
+        let _ = writeln!(text, "{:?}", world.status(&key));
     }
     text
 }

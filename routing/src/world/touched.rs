@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{ParsedRoute, World};
 use crate::api::{ObjectKey, ObjectKind};
 use crate::model::{ServiceKind, ServiceRef};
+use crate::parse::ParsedRule;
 use crate::{endpoints, resolve};
 
 /// What must be computed anew.
@@ -14,8 +15,8 @@ pub struct Touched {
     pub frontends: BTreeSet<ServiceRef>,
     /// Backends.
     pub backends: BTreeSet<ServiceRef>,
-    /// Statuses of routes.
-    pub routes: BTreeSet<ObjectKey>,
+    /// Statuses of routes and policies.
+    pub statuses: BTreeSet<ObjectKey>,
 }
 
 impl Touched {
@@ -23,13 +24,13 @@ impl Touched {
     pub fn merge(&mut self, other: Self) {
         self.frontends.extend(other.frontends);
         self.backends.extend(other.backends);
-        self.routes.extend(other.routes);
+        self.statuses.extend(other.statuses);
     }
 
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frontends.is_empty() && self.backends.is_empty() && self.routes.is_empty()
+        self.frontends.is_empty() && self.backends.is_empty() && self.statuses.is_empty()
     }
 }
 
@@ -38,7 +39,13 @@ pub(super) fn service_ref(key: &ObjectKey) -> Option<ServiceRef> {
     let kind = match key.kind {
         ObjectKind::Service => ServiceKind::Service,
         ObjectKind::ServiceImport => ServiceKind::ServiceImport,
-        ObjectKind::HttpRoute | ObjectKind::EndpointSlice | ObjectKind::ReferenceGrant | ObjectKind::Namespace => return None,
+        ObjectKind::Route(_)
+        | ObjectKind::EndpointSlice
+        | ObjectKind::ReferenceGrant
+        | ObjectKind::BackendTlsPolicy
+        | ObjectKind::BackendTrafficPolicy
+        | ObjectKind::ConfigMap
+        | ObjectKind::Namespace => return None,
     };
     Some(ServiceRef { kind, namespace: key.namespace.clone(), name: key.name.clone() })
 }
@@ -48,27 +55,48 @@ impl World {
     pub(super) fn touched_by(&self, key: &ObjectKey) -> Touched {
         let name = (key.namespace.clone(), key.name.clone());
         match key.kind {
-            ObjectKind::HttpRoute => {
-                let frontends = self.routes.get(&name).map(|route| self.parents_of(route)).unwrap_or_default();
-                Touched { frontends, backends: BTreeSet::new(), routes: BTreeSet::from([key.clone()]) }
+            ObjectKind::Route(kind) => {
+                let route = self.routes.get(&(kind, name.0, name.1));
+                let frontends = route.map(|route| self.parents_of(route)).unwrap_or_default();
+                // Kinds exclude each other: others on the same parents may have lost or won.
+                let mut statuses = self.statuses_on(&frontends);
+                statuses.insert(key.clone());
+                Touched { frontends, backends: BTreeSet::new(), statuses }
             }
             ObjectKind::Service | ObjectKind::ServiceImport => service_ref(key).map(|id| self.touched_by_service(&id)).unwrap_or_default(),
             ObjectKind::EndpointSlice => {
                 let backends = self.slices.get(&name).map(endpoints::owners).unwrap_or_default().into_iter().collect();
                 Touched { backends, ..Touched::default() }
             }
-            ObjectKind::ReferenceGrant => self.touched_routes(|_, backend| backend.namespace == key.namespace),
+            ObjectKind::ReferenceGrant => self.touched_routes(|backend| backend.namespace == key.namespace),
+            ObjectKind::BackendTlsPolicy => {
+                self.touched_targets(self.tls_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
+            }
+            ObjectKind::BackendTrafficPolicy => {
+                self.touched_targets(self.traffic_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
+            }
+            ObjectKind::ConfigMap => {
+                let policies = self.tls_policies.values().filter(|policy| policy.object.metadata.namespace == key.namespace);
+                self.touched_targets(policies.flat_map(|policy| policy.targets()).collect())
+            }
             ObjectKind::Namespace => Touched::default(),
         }
     }
 
+    /// Routes with one of these parents.
+    fn statuses_on(&self, parents: &BTreeSet<ServiceRef>) -> BTreeSet<ObjectKey> {
+        let concerned = self.routes.values().filter(|route| !self.parents_of(route).is_disjoint(parents));
+        concerned.map(ParsedRoute::key).collect()
+    }
+
     fn touched_by_service(&self, id: &ServiceRef) -> Touched {
-        let mut touched = self.touched_routes(|route, backend| backend == id || self.parents_of(route).contains(id));
-        for (namespace, name) in self.routes.iter().filter(|(_, route)| self.parents_of(route).contains(id)).map(|(name, _)| name) {
-            touched.routes.insert(ObjectKey { kind: ObjectKind::HttpRoute, namespace: namespace.clone(), name: name.clone() });
-        }
+        let mut touched = self.touched_targets(BTreeSet::from([id.clone()]));
         touched.frontends.insert(id.clone());
-        touched.backends.insert(id.clone());
+        for route in self.routes.values().filter(|route| self.parents_of(route).contains(id)) {
+            touched.statuses.extend(self.statuses_on(&self.parents_of(route)));
+        }
+        // Session affinity makes a rule invalid, and then another kind of route may be in force.
+        touched.statuses.extend(self.statuses_on(&touched.frontends));
         // An address that this object gives up or takes may belong to another frontend now.
         let ips = self.services.get(id).map(|service| service.ips.as_slice()).unwrap_or_default();
         touched
@@ -77,14 +105,27 @@ impl World {
         touched
     }
 
-    /// The routes with a backend that is concerned, and their frontends.
-    fn touched_routes(&self, concerned: impl Fn(&ParsedRoute, &ServiceRef) -> bool) -> Touched {
+    /// Backends whose policies, or what these rest on, changed; and all that names them.
+    fn touched_targets(&self, targets: BTreeSet<ServiceRef>) -> Touched {
+        let mut touched = self.touched_routes(|backend| targets.contains(backend));
+        let concerned = |mut ids: Box<dyn Iterator<Item = ServiceRef> + '_>| ids.any(|id| targets.contains(&id));
+        let tls = self.tls_policies.iter().filter(|(_, policy)| concerned(Box::new(policy.targets())));
+        let traffic = self.traffic_policies.iter().filter(|(_, policy)| concerned(Box::new(policy.targets())));
+        let key = |kind, (namespace, name): &super::Name| ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
+        touched.statuses.extend(tls.map(|(name, _)| key(ObjectKind::BackendTlsPolicy, name)));
+        touched.statuses.extend(traffic.map(|(name, _)| key(ObjectKind::BackendTrafficPolicy, name)));
+        touched.backends.extend(targets);
+        touched
+    }
+
+    /// The routes that refer to a backend that is concerned, and their frontends.
+    fn touched_routes(&self, concerned: impl Fn(&ServiceRef) -> bool) -> Touched {
         let mut touched = Touched::default();
-        for ((namespace, name), route) in &self.routes {
-            let mut backends =
-                route.valid_rules().flat_map(|rule| &rule.backends).filter_map(|backend| resolve::service(backend, namespace));
-            if backends.any(|backend| concerned(route, &backend)) {
-                touched.routes.insert(ObjectKey { kind: ObjectKind::HttpRoute, namespace: namespace.clone(), name: name.clone() });
+        for route in self.routes.values() {
+            let references = route.readable_rules().flat_map(ParsedRule::references);
+            let mut backends = references.filter_map(|reference| resolve::service(reference, route.namespace()));
+            if backends.any(|backend| concerned(&backend)) {
+                touched.statuses.insert(route.key());
                 touched.frontends.extend(self.parents_of(route));
             }
         }

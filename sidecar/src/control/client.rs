@@ -11,11 +11,13 @@ use prost::Message;
 use proto::resources as wire;
 use proto::type_url;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
+use routing::locality::Location;
 use routing::model::{Backend, BackendId, Frontend, FrontendId, Vip};
 use routing::table::RouteTable;
 
 use super::followed::{Followed, Follows};
-use crate::snapshot::{EndpointTable, LiveBackend, LiveFrontend, Snapshot};
+use crate::endpoint::EndpointTable;
+use crate::snapshot::{LiveBackend, LiveFrontend, Snapshot};
 
 /// While the index has no more frontends than this all of them are subscribed to; above it only those that are dialled.
 pub(crate) const FRONTENDS_EAGER_MAX: usize = 64;
@@ -29,6 +31,8 @@ pub(crate) struct Client {
     frontends: Followed<Arc<RouteTable>>,
     backends: Followed<Arc<LiveBackend>>,
     endpoints: EndpointTable,
+    /// Where this pod is.
+    location: Location,
     live: BTreeMap<FrontendId, Arc<LiveFrontend>>,
     demanded: BTreeMap<FrontendId, u64>,
     snapshot: Arc<Snapshot>,
@@ -39,9 +43,11 @@ pub(crate) struct Client {
     answered_once: bool,
 }
 
-impl Default for Client {
-    fn default() -> Self {
+impl Client {
+    /// A client of a pod at a place.
+    pub(crate) fn new(location: Location) -> Self {
         Self {
+            location,
             vips: Followed::new(Follows::Everything),
             frontends: Followed::new(Follows::Names),
             backends: Followed::new(Follows::Names),
@@ -118,12 +124,12 @@ impl Client {
                 });
             }
             type_url::BACKEND => {
-                let endpoints = &mut self.endpoints;
+                let (endpoints, location) = (&mut self.endpoints, &self.location);
                 self.backends.take(resources, &removed_resources, nonce, |resource, former| {
                     let backend = decode::<wire::Backend>(resource, type_url::BACKEND)?;
                     let backend = Backend::try_from(backend).map_err(|error| error.to_string())?;
                     same_name(&resource.name, &backend.id.to_string())?;
-                    Ok(Arc::new(endpoints.compile(backend, former.map(AsRef::as_ref))))
+                    Ok(Arc::new(LiveBackend::compile(backend, former.map(AsRef::as_ref), endpoints, location)))
                 });
             }
             // A controller sends only what was asked for; a type from the future is none of it.
@@ -262,16 +268,7 @@ pub(crate) enum Confirms {
 }
 
 fn is_same(a: &LiveFrontend, b: &LiveFrontend) -> bool {
-    let backends = |frontend: &LiveFrontend| {
-        let rules = frontend.rules.iter().flatten();
-        rules.flat_map(|rule| rule.backends.clone()).collect::<Vec<_>>()
-    };
-    let same = |(a, b): (&Option<Arc<LiveBackend>>, &Option<Arc<LiveBackend>>)| match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    a.version == b.version && Arc::ptr_eq(&a.table, &b.table) && backends(a).iter().zip(&backends(b)).all(same)
+    a.version == b.version && Arc::ptr_eq(&a.table, &b.table) && a.has_same_backends(b)
 }
 
 fn decode<M: Message + Default>(resource: &Resource, type_url: &str) -> Result<M, String> {

@@ -1,10 +1,11 @@
-//! Bodies on their way through: a request's can be sent again while it is small, a response's ends the record and frees its connection.
+//! A request's body on its way through: it can be sent again while it is small, and copied for mirrors.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use ::http::HeaderMap;
@@ -14,15 +15,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::meter::InFlight;
-use crate::pool::Lease;
-use crate::reason::Reason;
-use crate::snapshot::EndpointState;
-use crate::telemetry::Record;
-use crate::worker::Worker;
-
 /// A request's body is kept up to this, so that it can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// So much of a request's body waits for a mirror; one that takes in less loses its copy.
+const MIRROR_BYTES_MAX: usize = 1024 * 1024;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -33,32 +29,38 @@ pub(crate) enum BodyError {
     /// Nothing came for the stream's idle limit.
     #[error("nothing came for too long")]
     Idle,
-    /// The request is being sent again on another connection.
+    /// The request is being sent again on another connection, or nobody waits for it any more.
     #[error("sent again elsewhere")]
     Superseded,
+    /// A time limit of the route is over.
+    #[error("a time limit of the route is over")]
+    Deadline,
+    /// A copy of a body whose original broke off, or that was taken in too slowly.
+    #[error("the copy is not whole")]
+    CopyLost,
 }
 
 /// Fires when nothing happened for a time; costs nothing while things happen at once.
 #[derive(Debug)]
-struct Idle {
+pub(super) struct Idle {
     limit: Duration,
     last: Instant,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
-    fn new(limit: Duration) -> Self {
+    pub(super) fn new(limit: Duration) -> Self {
         Self { limit, last: Instant::now(), sleep: None }
     }
 
-    fn happened(&mut self) {
+    pub(super) fn happened(&mut self) {
         if self.sleep.is_some() {
             self.last = Instant::now();
         }
     }
 
     /// Ready once the limit has passed; called while nothing is there.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         if self.sleep.is_none() {
             self.last = Instant::now();
@@ -85,10 +87,13 @@ pub(crate) struct Source {
     kept: Vec<Kept>,
     kept_bytes: usize,
     is_lost: bool,
+    /// Someone looks at the first bytes: all of them are kept meanwhile.
+    is_held: bool,
     has_begun: bool,
     has_ended: bool,
     moved: Instant,
     idle: Idle,
+    copies: Vec<Rc<RefCell<Copied>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,10 +125,12 @@ impl Replayable {
             kept: Vec::new(),
             kept_bytes: 0,
             is_lost: false,
+            is_held: false,
             has_begun: false,
             has_ended: false,
             moved: Instant::now(),
             idle: Idle::new(idle),
+            copies: Vec::new(),
         };
         Self(Rc::new(RefCell::new(source)))
     }
@@ -153,16 +160,126 @@ impl Replayable {
     pub(crate) fn outgoing(&self) -> Outgoing {
         let mut source = self.0.borrow_mut();
         source.attempt += 1;
-        Outgoing { source: Rc::clone(&self.0), attempt: source.attempt, next: 0 }
+        Outgoing::Replayed(Attempt { source: Rc::clone(&self.0), attempt: source.attempt, next: 0 })
+    }
+
+    /// Attempts that are under way break off.
+    pub(crate) fn give_up(&self) {
+        self.0.borrow_mut().attempt += 1;
+    }
+
+    /// A copy of the body, which gets what attempts take in; it never holds them up.
+    pub(crate) fn copy(&self) -> Outgoing {
+        let mut source = self.0.borrow_mut();
+        let copied = Copied { hint: source.hint, is_empty: source.is_empty, ..Copied::default() };
+        let copied = Rc::new(RefCell::new(copied));
+        if !source.is_empty {
+            for kept in &source.kept {
+                copied.borrow_mut().push(kept);
+            }
+            copied.borrow_mut().is_whole = source.has_ended;
+            source.copies.push(Rc::clone(&copied));
+        }
+        Outgoing::Copied(copied)
+    }
+
+    /// The first bytes of the body, taken in now; the attempts get them all the same. Whether there are more is the second answer.
+    pub(crate) async fn first_bytes(&self, max: usize) -> Result<(Bytes, bool), BodyError> {
+        self.0.borrow_mut().is_held = true;
+        loop {
+            {
+                let source = self.0.borrow();
+                if source.is_empty || source.has_ended || source.kept_bytes > max {
+                    break;
+                }
+            }
+            std::future::poll_fn(|context| self.0.borrow_mut().poll(context)).await.transpose()?;
+        }
+        let mut source = self.0.borrow_mut();
+        source.is_held = false;
+        let source = &*source;
+        let mut first = Vec::with_capacity(source.kept_bytes.min(max));
+        for kept in &source.kept {
+            if let Kept::Data(data) = kept {
+                first.extend_from_slice(&data[..data.len().min(max - first.len())]);
+            }
+        }
+        Ok((first.into(), source.kept_bytes > max))
     }
 }
 
 /// A request's body on its way to an endpoint.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) enum Outgoing {
+    /// The client's.
+    Replayed(Attempt),
+    /// A copy of it, for a mirror.
+    Copied(Rc<RefCell<Copied>>),
+    /// The sidecar's own.
+    Own(Full<Bytes>),
+}
+
+/// One attempt to send a body.
+#[derive(Debug)]
+pub(crate) struct Attempt {
     source: Rc<RefCell<Source>>,
     attempt: u32,
     next: usize,
+}
+
+/// A copy of a body: what has come in and was not taken out.
+#[derive(Debug, Default)]
+pub(crate) struct Copied {
+    hint: SizeHint,
+    is_empty: bool,
+    waiting: VecDeque<Kept>,
+    waiting_bytes: usize,
+    is_whole: bool,
+    is_lost: bool,
+    waker: Option<Waker>,
+}
+
+impl Copied {
+    fn push(&mut self, kept: &Kept) {
+        if let Kept::Data(data) = kept {
+            self.waiting_bytes += data.len();
+        }
+        if self.waiting_bytes > MIRROR_BYTES_MAX {
+            self.lose();
+        } else {
+            self.waiting.push_back(kept.clone());
+            self.wake();
+        }
+    }
+
+    fn lose(&mut self) {
+        self.is_lost = true;
+        self.waiting.clear();
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(kept) = self.waiting.pop_front() {
+            if let Kept::Data(data) = &kept {
+                self.waiting_bytes -= data.len();
+            }
+            return Poll::Ready(Some(Ok(kept.frame())));
+        }
+        if self.is_lost {
+            return Poll::Ready(Some(Err(BodyError::CopyLost)));
+        }
+        if self.is_whole || self.is_empty {
+            return Poll::Ready(None);
+        }
+        self.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Body for Outgoing {
@@ -170,47 +287,74 @@ impl Body for Outgoing {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let mut source = this.source.borrow_mut();
-        let source = &mut *source;
-        if source.attempt != this.attempt {
+        let attempt = match self.get_mut() {
+            Self::Replayed(attempt) => attempt,
+            Self::Copied(copied) => return copied.borrow_mut().poll(context),
+            Self::Own(full) => return Pin::new(full).poll_frame(context).map_err(|never| match never {}),
+        };
+        let mut source = attempt.source.borrow_mut();
+        if source.attempt != attempt.attempt {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(kept) = source.kept.get(this.next) {
-            this.next += 1;
+        if let Some(kept) = source.kept.get(attempt.next) {
+            attempt.next += 1;
             return Poll::Ready(Some(Ok(kept.frame())));
         }
-        match Pin::new(&mut source.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                source.keep(&frame);
-                this.next = source.kept.len();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            Poll::Ready(None) => {
-                source.has_ended = true;
-                Poll::Ready(None)
-            }
-            Poll::Pending => source.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
-        }
+        let polled = source.poll(context);
+        attempt.next = source.kept.len();
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
-        let source = self.source.borrow();
-        source.is_empty || (source.has_ended && self.next >= source.kept.len())
+        match self {
+            Self::Replayed(attempt) => {
+                let source = attempt.source.borrow();
+                source.is_empty || (source.has_ended && attempt.next >= source.kept.len())
+            }
+            Self::Copied(copied) => copied.borrow().is_empty,
+            Self::Own(full) => full.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.borrow().hint
+        match self {
+            Self::Replayed(attempt) => attempt.source.borrow().hint,
+            Self::Copied(copied) => copied.borrow().hint,
+            Self::Own(full) => full.size_hint(),
+        }
     }
 }
 
 impl Source {
+    /// The next frame from the client.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.keep(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                self.has_ended = true;
+                self.copies.drain(..).for_each(|copied| {
+                    let mut copied = copied.borrow_mut();
+                    copied.is_whole = true;
+                    copied.wake();
+                });
+                Poll::Ready(None)
+            }
+            Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+        }
+    }
+
     fn keep(&mut self, frame: &Frame<Bytes>) {
         self.has_begun = true;
         self.moved = Instant::now();
         self.idle.happened();
-        if self.is_lost {
+        if self.is_lost && self.copies.is_empty() {
             return;
         }
         let kept = match (frame.data_ref(), frame.trailers_ref()) {
@@ -218,8 +362,11 @@ impl Source {
             (None, Some(trailers)) => Kept::Trailers(trailers.clone()),
             (None, None) => return,
         };
+        for copied in &self.copies {
+            copied.borrow_mut().push(&kept);
+        }
         self.kept_bytes += frame.data_ref().map_or(0, Bytes::len);
-        if self.kept_bytes > REPLAY_BYTES_MAX {
+        if self.kept_bytes > REPLAY_BYTES_MAX && !self.is_held {
             self.is_lost = true;
             self.kept.clear();
         } else {
@@ -228,130 +375,9 @@ impl Source {
     }
 }
 
-/// A response's body on its way to the client.
-#[derive(Debug)]
-pub(crate) enum ResponseBody {
-    /// An answer of the sidecar's own.
-    Own(Full<Bytes>, #[expect(dead_code, reason = "kept for its end")] Box<Guards>),
-    /// An endpoint's answer.
-    Streamed(Box<Streamed>),
-    /// None: the connection goes on as something else.
-    Switched,
-}
-
-/// What ends with the response.
-#[derive(Debug)]
-pub(crate) struct Guards {
-    /// Told when dropped.
-    pub(crate) record: Record,
-    /// The client's connection is busy until then.
-    pub(crate) in_flight: InFlight,
-}
-
-/// An endpoint's answer.
-#[derive(Debug)]
-pub(crate) struct Streamed {
-    incoming: Incoming,
-    idle: Idle,
-    guards: Guards,
-    used: Option<Used>,
-}
-
-/// The connection that an answer came on.
-#[derive(Debug)]
-pub(crate) struct Used {
-    /// Given back when the answer has been read to its end.
-    pub(crate) lease: Lease,
-    /// To whom.
-    pub(crate) worker: Rc<Worker>,
-    /// The endpoint's count of requests.
-    #[expect(dead_code, reason = "kept for its end")]
-    pub(crate) counted: Counted,
-}
-
-/// A request in an endpoint's count.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<EndpointState>);
-
-impl Counted {
-    pub(crate) fn begin(state: &Arc<EndpointState>) -> Self {
-        state.begin();
-        Self(Arc::clone(state))
-    }
-}
-
-impl Drop for Counted {
+impl Drop for Source {
+    /// The original ends without having been taken in whole.
     fn drop(&mut self) {
-        self.0.end();
-    }
-}
-
-impl Streamed {
-    pub(crate) fn new(incoming: Incoming, idle: Duration, guards: Guards, used: Used) -> Self {
-        let mut streamed = Self { incoming, idle: Idle::new(idle), guards, used: Some(used) };
-        if streamed.incoming.is_end_stream() {
-            streamed.end();
-        }
-        streamed
-    }
-
-    fn end(&mut self) {
-        if let Some(used) = self.used.take() {
-            used.worker.pool.give_back(used.lease);
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let streamed = match self.get_mut() {
-            Self::Own(full, _) => return Pin::new(full).poll_frame(context).map_err(|never| match never {}),
-            Self::Streamed(streamed) => streamed,
-            Self::Switched => return Poll::Ready(None),
-        };
-        match Pin::new(&mut streamed.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                streamed.idle.happened();
-                streamed.guards.record.told().bytes_sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if streamed.incoming.is_end_stream() {
-                    streamed.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                streamed.guards.record.broke(Reason::EndpointReset);
-                Poll::Ready(Some(Err(error.into())))
-            }
-            Poll::Ready(None) => {
-                streamed.end();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                let expired = streamed.idle.poll(context);
-                if expired.is_ready() {
-                    streamed.guards.record.broke(Reason::StreamIdle);
-                }
-                expired.map(|()| Some(Err(BodyError::Idle)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(full, _) => full.is_end_stream(),
-            Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
-            Self::Switched => true,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(full, _) => full.size_hint(),
-            Self::Streamed(streamed) => streamed.incoming.size_hint(),
-            Self::Switched => SizeHint::with_exact(0),
-        }
+        self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
     }
 }

@@ -5,44 +5,41 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::LOCATION;
 use ::http::request::Parts;
-use ::http::uri::PathAndQuery;
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use bytes::Bytes;
-use http_body_util::Full;
+use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use routing::filter::{authority_of, location, rewrite_path};
-use routing::matcher::RequestHead;
-use routing::model::{Filter, HeaderEdit, RouteMatch, Scheme};
+use routing::model::{BackendTarget, Persistence, RouteKind, Rule};
+use routing::session::{Kept, Scope};
 use routing::split;
+use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Guards, Replayable, ResponseBody, Streamed, Used};
-use super::head;
-use super::send::{Prepared, Target, send};
-use super::{Connection, Routes};
+use super::body::Replayable;
+use super::filters::{Copy, Filtered, ResponseChange, request_head};
+use super::own::{Form, Own};
+use super::response::{Guards, ResponseBody, Streamed, Used};
+use super::send::{Obeyed, Prepared, RequestBody, Sent, Target, send, wall_clock};
+use super::{Connection, Routes, head, mirror};
 use crate::passthrough;
-use crate::reason::{REASON_HEADER, Reason};
-use crate::telemetry::Record;
-
-/// An answer of the sidecar's own.
-struct Own {
-    reason: Reason,
-    location: Option<HeaderValue>,
-}
-
-impl From<Reason> for Own {
-    fn from(reason: Reason) -> Self {
-        Self { reason, location: None }
-    }
-}
+use crate::reason::Reason;
+use crate::snapshot::{LiveBackend, LiveFrontend, LiveRule};
+use crate::telemetry::{Record, Told};
 
 /// A request with what its rule wants of it.
 struct Routed {
     prepared: Prepared,
-    response_edits: Vec<HeaderEdit>,
+    changes: Vec<ResponseChange>,
+    copies: Vec<Copy>,
+    session: Option<Session>,
+}
+
+/// A session that the response establishes, unless it is the one that the request came with.
+struct Session {
+    persistence: Persistence,
+    scope: Scope,
+    backend: Arc<LiveBackend>,
+    kept: Option<Kept>,
 }
 
 /// Answers a request; every answer is recorded, also when nobody waits for it any more.
@@ -52,175 +49,260 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     let client_upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
     let (parts, body) = request.into_parts();
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
+    let began = Instant::now();
     let idle = shared.limits.stream_idle;
     if connection.is_loading() {
         connection.worker.wait_for(&connection.frontend, connection.destination).await;
     }
-    let routed = match route(parts, Replayable::new(body, idle), &connection, &mut record) {
-        Ok(routed) => routed,
-        Err(own) => return own_answer(own, Guards { record, in_flight }),
+    let routes = connection.routes();
+    let form = form(&parts, &routes);
+    let body = Replayable::new(body, idle);
+    let limit = Limit { began, request: None };
+    let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
+    let (walk, limit) = match walked {
+        Ok(walk) => walk,
+        Err(own) => {
+            body.give_up();
+            return own.response(form, Guards { record, in_flight });
+        }
     };
-    let (mut response, used) = match send_within(idle, &connection, &routed.prepared, &mut record).await {
-        Ok(sent) => sent,
-        Err(reason) => return own_answer(reason.into(), Guards { record, in_flight }),
-    };
+    let Walk { routed, sent } = walk;
+    let Sent { mut response, used, endpoint, deadline } = sent;
     record.head(response.status(), None);
     let guards = Guards { record, in_flight };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        || (routed.prepared.parts.method == Method::CONNECT && response.status().is_success())
-    {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
         return switch(response, upgraded, guards, used);
     }
     head::strip_hop_by_hop(response.headers_mut());
-    for edit in &routed.response_edits {
-        edit.apply(response.headers_mut());
+    for change in &routed.changes {
+        change.apply(response.headers_mut());
     }
-    response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, guards, used))))
+    if let Some((name, value)) = routed.session.and_then(|session| session.establish(endpoint)) {
+        response.headers_mut().append(name, value);
+    }
+    let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
+    let deadline = deadline.into_iter().flatten().min_by_key(|(end, _)| *end);
+    response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, deadline, guards, used))))
 }
 
-/// Sends, and gives up once neither a part of the request nor the head of a response has moved for the idle limit.
-async fn send_within(
-    idle: Duration,
+fn form(parts: &Parts, routes: &Routes) -> Form {
+    match routes {
+        _ if parts.method == Method::HEAD => Form::Head,
+        Routes::Here(live) if is_grpc(live) && head::is_grpc(parts) => Form::Grpc,
+        Routes::Here(_) | Routes::Gone | Routes::NotLoaded => Form::Whole,
+    }
+}
+
+fn is_grpc(live: &LiveFrontend) -> bool {
+    live.table.frontend().kind == RouteKind::Grpc
+}
+
+/// `timeouts.request` of the rule, once that is known.
+#[derive(Clone, Copy)]
+struct Limit {
+    began: Instant,
+    request: Option<Duration>,
+}
+
+impl Limit {
+    fn end(self) -> Option<Instant> {
+        self.request.map(|request| self.began + request)
+    }
+}
+
+/// A request that was answered by an endpoint.
+struct Walk {
+    routed: Routed,
+    sent: Sent,
+}
+
+/// From the routes to the head of a response.
+async fn walk(
+    parts: Parts,
+    body: Replayable,
+    routes: Routes,
     connection: &Connection,
-    prepared: &Prepared,
+    mut limit: Limit,
     record: &mut Record,
-) -> Result<(Response<Incoming>, Used), Reason> {
-    let mut sent = pin!(send(&connection.worker, prepared, record));
+) -> Result<(Walk, Limit), Own> {
+    head::check_framing(&parts.headers)?;
+    let authority = head::authority(&parts)?;
+    if parts.method == Method::CONNECT {
+        return Err(Reason::UnsupportedConnect.into());
+    }
+    let upgrade = head::upgrade(&parts);
+    let live = match routes {
+        Routes::Here(live) => live,
+        Routes::NotLoaded => return Err(Reason::NotLoaded.into()),
+        Routes::Gone => {
+            let routed = to_vip(parts, authority, body, upgrade, connection);
+            let sent = send_within(connection, &routed.prepared, limit, record.told()).await?;
+            return Ok((Walk { routed, sent }, limit));
+        }
+    };
+    live.touch(connection.worker.shared.began.elapsed().as_secs());
+    if is_grpc(&live) && !head::is_grpc(&parts) {
+        return Err(Reason::NotGrpc.into());
+    }
+    let selection = live.table.select(&request_head(&parts, authority.as_ref())).ok_or(Reason::NoRoute)?;
+    limit.request = selection.rule.timeouts.request;
+    let position = selection.position;
+    let rule = live.rules.get(position.route).and_then(|rules| rules.get(position.rule)).ok_or(Reason::NoRoute)?;
+    let told = record.told();
+    told.route = Arc::clone(&rule.route);
+    told.rule = Arc::clone(&rule.rule);
+    let obeyed = Obeyed::new(&live.table, position);
+    let routed = route(parts, authority, &body, upgrade, connection, (&live, selection, rule), obeyed, record.told());
+    let routed = within(limit.end(), routed).await.unwrap_or(Err(Reason::RequestTimeout.into()))?;
+    drop(live);
+    let is_grpc = routed.prepared.is_grpc;
+    let mut routed = routed;
+    mirror::send_copies(&connection.worker, std::mem::take(&mut routed.copies), &body, connection.destination, is_grpc);
+    let sent = send_within(connection, &routed.prepared, limit, record.told()).await?;
+    Ok((Walk { routed, sent }, limit))
+}
+
+/// Its result, unless the time is over before; none: it is.
+async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match end {
+        Some(end) => tokio::time::timeout_at(end, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// Sends, and gives up once neither a part of the request nor the head of a response has moved for the idle limit, or the rule's time is over.
+async fn send_within(connection: &Connection, prepared: &Prepared, limit: Limit, told: &mut Told) -> Result<Sent, Reason> {
+    let idle = connection.worker.shared.limits.stream_idle;
+    let RequestBody::Client(body) = &prepared.body else { return send(&connection.worker, prepared, told).await };
+    let mut sent = pin!(send(&connection.worker, prepared, told));
     loop {
-        let end = prepared.body.moved() + idle;
+        let idle_end = body.moved() + idle;
+        let end = limit.end().map_or(idle_end, |end| end.min(idle_end));
         match tokio::time::timeout_at(end, sent.as_mut()).await {
             Ok(result) => return result,
-            Err(_) if prepared.body.moved() + idle <= tokio::time::Instant::now() => return Err(Reason::StreamIdle),
+            Err(_) if limit.end().is_some_and(|end| end <= Instant::now()) => return Err(Reason::RequestTimeout),
+            Err(_) if body.moved() + idle <= Instant::now() => return Err(Reason::StreamIdle),
             Err(_) => {}
         }
     }
 }
 
-/// Everything that is decided before a byte is sent. One look at the snapshot, which is let go at the end.
-fn route(mut parts: Parts, body: Replayable, connection: &Connection, record: &mut Record) -> Result<Routed, Own> {
-    let worker = &connection.worker;
-    head::check_framing(&parts.headers)?;
-    let authority = head::authority(&parts)?;
-    if parts.method == Method::CONNECT && parts.version == ::http::Version::HTTP_2 {
-        return Err(Reason::UnsupportedConnect.into());
-    }
-    let upgrade = head::upgrade(&parts);
-    let destination = connection.destination;
-    let live = match connection.routes() {
-        Routes::Here(live) => live,
-        Routes::NotLoaded => return Err(Reason::NotLoaded.into()),
-        Routes::Gone => {
-            head::strip_hop_by_hop(&mut parts.headers);
-            let prepared = Prepared { target: Target::Vip(destination), parts, authority, body, upgrade, destination };
-            return Ok(Routed { prepared, response_edits: Vec::new() });
-        }
-    };
-    live.touch(worker.shared.began.elapsed().as_secs());
-    let selection = live.table.select(&request_head(&parts, authority.as_ref())).ok_or(Reason::NoRoute)?;
-    let position = selection.position;
-    let labels = live.rules.get(position.route).and_then(|rules| rules.get(position.rule));
-    let told = record.told();
-    if let Some(labels) = labels {
-        told.route = Arc::clone(&labels.route);
-        told.rule = Arc::clone(&labels.rule);
-    }
+/// A request whose routes are gone: what was dialled gets it, as without a mesh.
+fn to_vip(
+    mut parts: Parts,
+    authority: Option<::http::HeaderValue>,
+    body: Replayable,
+    upgrade: Option<::http::HeaderValue>,
+    connection: &Connection,
+) -> Routed {
     head::strip_hop_by_hop(&mut parts.headers);
-    let mut filtered = Filtered { parts, authority, response_edits: Vec::new(), port: connection.frontend.0.port };
-    for filter in &selection.rule.filters {
-        filtered.apply(filter, selection.matched)?;
-    }
-    let chosen = split::pick(&selection.rule.backends, worker.random()).ok_or(Reason::NoBackend)?;
+    let destination = connection.destination;
+    let prepared = Prepared {
+        target: Target::Vip(destination),
+        parts,
+        authority,
+        body: RequestBody::Client(body),
+        upgrade,
+        destination,
+        obeyed: None,
+        kept: None,
+        is_grpc: false,
+    };
+    Routed { prepared, changes: Vec::new(), copies: Vec::new(), session: None }
+}
+
+/// Everything that is decided before a byte is sent: filters, backend, session.
+#[expect(clippy::too_many_arguments, reason = "each is one thing that the decision depends on")]
+async fn route(
+    mut parts: Parts,
+    authority: Option<::http::HeaderValue>,
+    body: &Replayable,
+    upgrade: Option<::http::HeaderValue>,
+    connection: &Connection,
+    (live, selection, rule): (&LiveFrontend, routing::table::Selection<'_>, &LiveRule),
+    obeyed: Obeyed,
+    told: &mut Told,
+) -> Result<Routed, Own> {
+    let worker = &connection.worker;
+    head::strip_hop_by_hop(&mut parts.headers);
+    let mut filtered = Filtered {
+        worker,
+        parts,
+        authority,
+        body,
+        changes: Vec::new(),
+        copies: Vec::new(),
+        port: connection.frontend.0.port,
+        destination: connection.destination,
+    };
+    filtered.apply(&selection.rule.filters, selection.matched, rule).await?;
+    let session = kept(selection.rule, rule, &filtered.parts);
+    let kept = session.as_ref().and_then(|(_, kept)| rule.session(&kept.as_ref()?.endpoint));
+    // A session goes to its own backend even if that has no weight any more (GEP-1619).
+    let chosen = match kept {
+        Some((backend, _)) => backend,
+        None => split::pick(&selection.rule.backends, worker.random()).ok_or(Reason::NoBackend)?,
+    };
     let weighted = selection.rule.backends.get(chosen).ok_or(Reason::NoBackend)?;
-    let invalid = matches!(weighted.target, routing::model::BackendTarget::Invalid(_));
-    if invalid {
+    if matches!(weighted.target, BackendTarget::Invalid(_)) {
         return Err(Reason::InvalidBackend.into());
     }
-    let backend = labels.and_then(|labels| labels.backends.get(chosen)).and_then(Clone::clone).ok_or(Reason::NoEndpoint)?;
-    record.told().backend = Arc::clone(&backend.name);
-    for filter in &weighted.filters {
-        filtered.apply(filter, selection.matched)?;
+    let backend = rule.backends.get(chosen).and_then(Clone::clone).ok_or(Reason::NoEndpoint)?;
+    told.backend = Arc::clone(&backend.name);
+    filtered.apply(&weighted.filters, selection.matched, rule).await?;
+    let session = match session {
+        Some((persistence, kept)) => Some(Session { persistence, scope: rule.scope.clone(), backend: Arc::clone(&backend), kept }),
+        None => of_backend(&backend, &filtered.parts),
+    };
+    let kept = kept.map(|(_, address)| address).or_else(|| session.as_ref().and_then(Session::address));
+    let Filtered { parts, authority, changes, copies, .. } = filtered;
+    let prepared = Prepared {
+        target: Target::Backend(backend),
+        parts,
+        authority,
+        body: RequestBody::Client(body.clone()),
+        upgrade,
+        destination: connection.destination,
+        obeyed: Some(obeyed),
+        kept,
+        is_grpc: is_grpc(live),
+    };
+    Ok(Routed { prepared, changes, copies, session })
+}
+
+/// The rule's own persistence, and the session that a request comes with.
+fn kept(rule: &Rule, live: &LiveRule, parts: &Parts) -> Option<(Persistence, Option<Kept>)> {
+    let persistence = rule.persistence.clone()?;
+    let kept = persistence.kept(&live.scope, &parts.headers, wall_clock());
+    Some((persistence, kept))
+}
+
+/// The same of a backend's policy, for a rule that has none of its own.
+fn of_backend(backend: &Arc<LiveBackend>, parts: &Parts) -> Option<Session> {
+    let persistence = backend.model.persistence.clone()?;
+    let scope = Scope::of_backend(&backend.model.id);
+    let kept = persistence.kept(&scope, &parts.headers, wall_clock());
+    Some(Session { persistence, scope, backend: Arc::clone(backend), kept })
+}
+
+impl Session {
+    /// The endpoint that it keeps, looked for in its backend.
+    fn address(&self) -> Option<std::net::SocketAddr> {
+        let token = &self.kept.as_ref()?.endpoint;
+        let mut endpoints = self.backend.v4.iter().chain(&self.backend.v6);
+        let found = endpoints.find(|endpoint| self.scope.endpoint(&self.backend.model.id, endpoint.address) == *token);
+        found.map(|endpoint| endpoint.address)
     }
-    let Filtered { parts, authority, response_edits, .. } = filtered;
-    let prepared = Prepared { target: Target::Backend(backend), parts, authority, body, upgrade, destination };
-    Ok(Routed { prepared, response_edits })
-}
 
-fn request_head<'p>(parts: &'p Parts, authority: Option<&'p HeaderValue>) -> RequestHead<'p> {
-    RequestHead {
-        method: &parts.method,
-        path: parts.uri.path(),
-        query: parts.uri.query(),
-        authority: authority.and_then(|authority| authority.to_str().ok()),
-        headers: &parts.headers,
-    }
-}
-
-/// A request's head while filters are applied in their order.
-struct Filtered {
-    parts: Parts,
-    authority: Option<HeaderValue>,
-    response_edits: Vec<HeaderEdit>,
-    port: std::num::NonZeroU16,
-}
-
-impl Filtered {
-    fn apply(&mut self, filter: &Filter, matched: &RouteMatch) -> Result<(), Own> {
-        match filter {
-            Filter::RequestHeaders(edit) => {
-                edit.apply(&mut self.parts.headers);
-                if let Some(authority) = authority_of(edit) {
-                    self.authority = Some(authority.clone());
-                }
-            }
-            Filter::ResponseHeaders(edit) => self.response_edits.push(edit.clone()),
-            Filter::Redirect(redirect) => {
-                let head = request_head(&self.parts, self.authority.as_ref());
-                let location = location(redirect, &head, Scheme::Http, self.port, matched).map_err(|error| {
-                    debug!(%error, "redirect");
-                    Reason::InvalidTarget
-                })?;
-                return Err(Own { reason: Reason::Redirect(redirect.status), location: Some(location) });
-            }
-            Filter::Rewrite(rewrite) => {
-                if let Some(hostname) = &rewrite.hostname {
-                    self.authority = Some(HeaderValue::try_from(hostname).map_err(|_| Reason::InvalidTarget)?);
-                }
-                if let Some(modifier) = &rewrite.path {
-                    let path = rewrite_path(modifier, matched, self.parts.uri.path());
-                    self.parts.uri = with_path(&path, self.parts.uri.query())?;
-                }
-            }
-            Filter::Unsupported(what) => {
-                debug!(what, "unsupported filter");
-                return Err(Reason::UnsupportedFilter.into());
-            }
+    /// The header that makes the client come back to the endpoint that answered; none if it does already.
+    fn establish(self, endpoint: std::net::SocketAddr) -> Option<(::http::HeaderName, ::http::HeaderValue)> {
+        let token = self.scope.endpoint(&self.backend.model.id, endpoint);
+        if self.kept.is_some_and(|kept| kept.endpoint == token) {
+            return None;
         }
-        Ok(())
+        self.persistence.establish(&self.scope, &Kept { since: wall_clock(), endpoint: token })
     }
-}
-
-fn with_path(path: &str, query: Option<&str>) -> Result<Uri, Reason> {
-    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    PathAndQuery::try_from(text).map(Uri::from).map_err(|_| Reason::InvalidTarget)
-}
-
-fn own_answer(own: Own, mut guards: Guards) -> Response<ResponseBody> {
-    let Own { reason, location } = own;
-    guards.record.head(reason.status(), Some(reason));
-    let text = if reason.sentence().is_empty() { Bytes::new() } else { format!("isthmus: {}\n", reason.sentence()).into() };
-    let mut headers = HeaderMap::with_capacity(3);
-    headers.insert(REASON_HEADER, HeaderValue::from_static(reason.label()));
-    if !text.is_empty() {
-        headers.insert(::http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    }
-    if let Some(location) = location {
-        headers.insert(LOCATION, location);
-    }
-    let mut response = Response::new(ResponseBody::Own(Full::new(text), Box::new(guards)));
-    *response.status_mut() = reason.status();
-    *response.headers_mut() = headers;
-    response
 }
 
 /// Both sides stop speaking HTTP; from then on bytes are copied, without limits of time, until both have ended.
@@ -231,7 +313,7 @@ fn switch(
     used: Used,
 ) -> Response<ResponseBody> {
     let Some((client, endpoint)) = upgraded else {
-        return own_answer(Reason::EndpointProtocol.into(), guards);
+        return Own::from(Reason::EndpointProtocol).response(Form::Whole, guards);
     };
     let (head, _) = response.into_parts();
     let Guards { mut record, in_flight } = guards;

@@ -2,17 +2,27 @@
 //!
 //! Invariant: what is sent has exactly one framing, and it is the sender's own: nothing of the received framing is copied.
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
+use crate::endpoint::Outcome;
 use crate::reason::Reason;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// Status of a gRPC call.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+/// What it means, percent-encoded.
+pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
 const HOP_BY_HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// Whether a field is one of the connection's.
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
 
 /// The one authority of a request: `:authority` or that of an absolute-form target, else Host (RFC 9112 section 3.2).
 pub(crate) fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Reason> {
@@ -54,8 +64,27 @@ pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
 
 /// Whether it is gRPC, which needs HTTP/2 all the way.
 pub(crate) fn is_grpc(parts: &Parts) -> bool {
-    let content_type = parts.headers.get(::http::header::CONTENT_TYPE);
+    let content_type = parts.headers.get(CONTENT_TYPE);
     parts.version == Version::HTTP_2 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What a gRPC answer's trailers, or its head where it has nothing else, say about the endpoint: UNAVAILABLE is its failure, every other
+/// status the call's own affair.
+pub(crate) fn outcome_of_trailers(trailers: &HeaderMap) -> Outcome {
+    if trailers.get(GRPC_STATUS).is_some_and(|status| status.as_bytes() == b"14") { Outcome::Failure } else { Outcome::Success }
+}
+
+/// What a response's head says about the endpoint; none: its trailers will.
+pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Option<Outcome> {
+    if status.is_server_error() {
+        return Some(Outcome::Failure);
+    }
+    let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    match (is_grpc, headers.contains_key(GRPC_STATUS)) {
+        (true, false) => None,
+        (true, true) => Some(outcome_of_trailers(headers)),
+        (false, _) => Some(Outcome::Success),
+    }
 }
 
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC

@@ -79,7 +79,7 @@ fn line(told: &Told) -> serde_json::Value {
         "backend": &*told.backend,
         "source_cluster": &*told.source_cluster,
         "endpoint": told.endpoint.map(|address| address.to_string()),
-        "method": told.method.as_str(),
+        "method": told.method.as_ref().map(::http::Method::as_str),
         "path": told.path,
         "protocol": told.protocol,
         "status": told.status,

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use proptest::prelude::*;
 use routing::model::{
     Addresses, AppProtocol, BackendTarget, Endpoint, PathMatch, Route, RouteKind, RouteMatch, Rule, ServiceKind, ServicePort, ServiceRef,
-    WeightedBackend,
+    Timeouts, TrafficPolicy, WeightedBackend,
 };
 
 use super::*;
@@ -29,20 +29,39 @@ fn frontend(name: &str, backends: &[&str]) -> Resource {
     let target =
         |backend: &&str| WeightedBackend { weight: 1, target: BackendTarget::Backend(BackendId(service(backend))), filters: Vec::new() };
     let everything = RouteMatch { path: PathMatch::Prefix("/".to_owned()), method: None, headers: Vec::new(), query: Vec::new() };
-    let rule =
-        Rule { index: 0, name: None, matches: vec![everything], filters: Vec::new(), backends: backends.iter().map(target).collect() };
-    let route = Route { namespace: "shop".to_owned(), name: name.to_owned(), created_s: 0, generation: 1, rules: vec![rule] };
+    let rule = Rule {
+        index: 0,
+        name: None,
+        matches: vec![everything],
+        filters: Vec::new(),
+        backends: backends.iter().map(target).collect(),
+        timeouts: Timeouts::default(),
+        retry: None,
+        persistence: None,
+    };
+    let route = Route {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        created_s: 0,
+        generation: 1,
+        hostnames: Vec::new(),
+        rules: vec![rule],
+    };
     let frontend = Frontend { id: FrontendId(service(name)), kind: RouteKind::Http, routes: vec![route] };
     resource(&frontend.id.to_string(), type_url::FRONTEND, &wire::Frontend::from(&frontend))
 }
 
 fn backend(name: &str, last: u8) -> Resource {
     let address = SocketAddr::from(([10, 1, 0, last], 8080));
-    let endpoint = Endpoint { cluster: "west".to_owned(), address, zone: None, node: None };
+    let endpoint = Endpoint { cluster: "west".to_owned(), address, zone: None, node: None, for_zones: Vec::new() };
     let backend = Backend {
         id: BackendId(service(name)),
         protocol: AppProtocol::Infer,
         affinity: None,
+        policy: TrafficPolicy::default(),
+        tls: None,
+        retry_budget: None,
+        persistence: None,
         addresses: Addresses::Endpoints(vec![endpoint]),
     };
     resource(&backend.id.to_string(), type_url::BACKEND, &wire::Backend::from(&backend))
@@ -148,7 +167,7 @@ proptest! {
             vec![vip(1, "other"), frontend("store", &["a", "d"])],
         ]
         .into_iter();
-        let (mut client, mut server) = (Client::default(), Server::default());
+        let (mut client, mut server) = (Client::new(Location::default()), Server::default());
         let mut choices = choices.into_iter();
         loop {
             let pending = server.pending();
@@ -183,7 +202,7 @@ proptest! {
 
 #[test]
 fn what_is_said_about_names_that_were_let_go_is_about_the_past() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(1, "store")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &["a"])], &[]));
@@ -207,7 +226,7 @@ fn what_is_said_about_names_that_were_let_go_is_about_the_past() {
 
 #[test]
 fn a_vip_that_is_taken_over_stays_until_the_new_routes_are_whole() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(1, "store")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &[])], &[]));
@@ -223,7 +242,7 @@ fn a_vip_that_is_taken_over_stays_until_the_new_routes_are_whole() {
 
 #[test]
 fn frontends_that_are_here_stay_when_the_index_outgrows_the_maximum() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(200, "store")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &[])], &[]));
@@ -240,7 +259,7 @@ fn frontends_that_are_here_stay_when_the_index_outgrows_the_maximum() {
 
 #[test]
 fn an_old_form_stays_until_the_new_one_is_whole() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(1, "store")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &["a"])], &[]));
@@ -262,7 +281,7 @@ fn an_old_form_stays_until_the_new_one_is_whole() {
 
 #[test]
 fn what_does_not_convert_is_rejected_alone_and_its_last_good_form_stays() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(1, "store"), vip(2, "other")], &[]));
     client.step(Confirms::Nobody);
     client.response(response(1, vec![frontend("store", &["a"]), frontend("other", &["a"])], &[]));
@@ -289,7 +308,7 @@ fn what_does_not_convert_is_rejected_alone_and_its_last_good_form_stays() {
 
 #[test]
 fn a_name_that_is_not_the_content_s_is_rejected() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     let mut resource = vip(1, "store");
     resource.name = "10.0.0.9:80".to_owned();
     client.response(response(0, vec![resource], &[]));
@@ -299,7 +318,7 @@ fn a_name_that_is_not_the_content_s_is_rejected() {
 
 #[test]
 fn vips_are_acknowledged_when_interception_confirms_this_very_set() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     client.response(response(0, vec![vip(1, "store")], &[]));
     let step = client.step(Confirms::Watch);
     assert!(step.intercept.is_none(), "not before the first whole state");
@@ -325,7 +344,7 @@ fn vips_are_acknowledged_when_interception_confirms_this_very_set() {
 
 #[test]
 fn above_a_maximum_only_what_is_dialled_is_subscribed_to() {
-    let mut client = Client::default();
+    let mut client = Client::new(Location::default());
     let name = |number: usize| format!("s{number}");
     let vips = (0..=FRONTENDS_EAGER_MAX).map(|number| vip(u8::try_from(number).expect("few"), &name(number)));
     client.response(response(0, vips.collect(), &[]));

@@ -1,0 +1,189 @@
+//! A response on its way to the client: its end ends the record, frees the connection, and says how the endpoint fares.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::body::{BodyError, Idle};
+use super::head;
+use super::meter::InFlight;
+use crate::endpoint::{EndpointState, Outcome};
+use crate::pool::Lease;
+use crate::reason::Reason;
+use crate::snapshot::{LiveBackend, LiveEndpoint};
+use crate::telemetry::Record;
+use crate::worker::Worker;
+
+/// A response's body on its way to the client.
+#[derive(Debug)]
+pub(crate) enum ResponseBody {
+    /// An answer of the sidecar's own.
+    Own(Full<Bytes>, #[expect(dead_code, reason = "kept for its end")] Box<Guards>),
+    /// An endpoint's answer.
+    Streamed(Box<Streamed>),
+    /// None: the connection goes on as something else.
+    Switched,
+}
+
+/// What ends with the response.
+#[derive(Debug)]
+pub(crate) struct Guards {
+    /// Told when dropped.
+    pub(crate) record: Record,
+    /// The client's connection is busy until then.
+    pub(crate) in_flight: InFlight,
+}
+
+/// An endpoint's answer.
+#[derive(Debug)]
+pub(crate) struct Streamed {
+    incoming: Incoming,
+    idle: Idle,
+    deadline: Option<(Pin<Box<Sleep>>, Reason)>,
+    guards: Guards,
+    used: Option<Used>,
+}
+
+/// The connection that an answer came on.
+#[derive(Debug)]
+pub(crate) struct Used {
+    /// Given back when the answer has been read to its end.
+    pub(crate) lease: Lease,
+    /// To whom.
+    pub(crate) worker: Rc<Worker>,
+    /// The endpoint's count of requests.
+    #[expect(dead_code, reason = "kept for its end")]
+    pub(crate) counted: Counted,
+    /// Who hears what became of the request, if that is not clear from the head.
+    pub(crate) judged: Option<Judged>,
+}
+
+/// An endpoint whose answer is good or bad only by its end: gRPC says so in trailers.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    /// Whose it is.
+    pub(crate) backend: Arc<LiveBackend>,
+    /// Which.
+    pub(crate) endpoint: LiveEndpoint,
+}
+
+impl Used {
+    fn judge(&mut self, outcome: Outcome) {
+        if let Some(judged) = self.judged.take() {
+            judged.backend.note(&judged.endpoint, outcome, self.worker.now_ms(), || self.worker.random());
+        }
+    }
+}
+
+/// A request in an endpoint's count.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<EndpointState>);
+
+impl Counted {
+    pub(crate) fn begin(state: &Arc<EndpointState>) -> Self {
+        state.begin();
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Streamed {
+    /// A body that has to have ended by the deadline, if there is one; the reason says whose that is.
+    pub(crate) fn new(incoming: Incoming, idle: Duration, deadline: Option<(Instant, Reason)>, guards: Guards, used: Used) -> Self {
+        let deadline = deadline.map(|(end, reason)| (Box::pin(tokio::time::sleep_until(end)), reason));
+        let mut streamed = Self { incoming, idle: Idle::new(idle), deadline, guards, used: Some(used) };
+        if streamed.incoming.is_end_stream() {
+            streamed.end();
+        }
+        streamed
+    }
+
+    fn end(&mut self) {
+        if let Some(mut used) = self.used.take() {
+            used.judge(Outcome::Success);
+            used.worker.pool.give_back(used.lease);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let streamed = match self.get_mut() {
+            Self::Own(full, _) => return Pin::new(full).poll_frame(context).map_err(|never| match never {}),
+            Self::Streamed(streamed) => streamed,
+            Self::Switched => return Poll::Ready(None),
+        };
+        let polled = Pin::new(&mut streamed.incoming).poll_frame(context);
+        if let Some((sleep, reason)) = &mut streamed.deadline
+            && !matches!(polled, Poll::Ready(None))
+            && sleep.as_mut().poll(context).is_ready()
+        {
+            streamed.guards.record.broke(*reason);
+            return Poll::Ready(Some(Err(BodyError::Deadline)));
+        }
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                streamed.idle.happened();
+                if let (Some(trailers), Some(used)) = (frame.trailers_ref(), &mut streamed.used) {
+                    used.judge(head::outcome_of_trailers(trailers));
+                }
+                streamed.guards.record.told().bytes_sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if streamed.incoming.is_end_stream() {
+                    streamed.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                streamed.guards.record.broke(Reason::EndpointReset);
+                if let Some(used) = &mut streamed.used {
+                    used.judge(Outcome::Failure);
+                }
+                Poll::Ready(Some(Err(error.into())))
+            }
+            Poll::Ready(None) => {
+                streamed.end();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let expired = streamed.idle.poll(context);
+                if expired.is_ready() {
+                    streamed.guards.record.broke(Reason::StreamIdle);
+                }
+                expired.map(|()| Some(Err(BodyError::Idle)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(full, _) => full.is_end_stream(),
+            Self::Streamed(streamed) => streamed.incoming.is_end_stream(),
+            Self::Switched => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(full, _) => full.size_hint(),
+            Self::Streamed(streamed) => streamed.incoming.size_hint(),
+            Self::Switched => SizeHint::with_exact(0),
+        }
+    }
+}
