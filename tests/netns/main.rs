@@ -7,6 +7,7 @@ mod backends;
 mod bytes;
 mod change;
 mod demo;
+mod echo;
 mod faults;
 mod gamma;
 mod http;

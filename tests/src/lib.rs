@@ -5,15 +5,23 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lab::client::{Answer, Ask};
 use lab::lab::{Lab, Options};
 use lab::privilege::Privilege;
 use lab::roles::PodName;
+use serde_json::Value;
 use tempfile::TempDir;
+
+/// Where the pods of [`yaml::app`] serve HTTP.
+const SERVER_PORT: u16 = 8080;
+/// What is sent without anybody waiting for it has arrived within this time.
+const SEEN_MAX: Duration = Duration::from_secs(20);
 
 /// A lab and the folder that it follows.
 #[derive(Debug)]
@@ -83,6 +91,23 @@ impl Bed {
     /// There is no whole answer.
     pub fn get_from(&self, pod: &PodName, to: &str, target: &str) -> anyhow::Result<Answer> {
         self.lab.ask(pod, to, &Ask::get(to.strip_suffix(":80").unwrap_or(to), target)).with_context(|| format!("GET {target} to {to}"))
+    }
+
+    /// What a pod, `CLUSTER/NAMESPACE/NAME`, was asked for under an id, once it was asked that often: its own count, and what came last.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn seen(&self, pod: &str, id: &str, count: u64) -> anyhow::Result<Value> {
+        let pod = self.lab.pod(pod)?;
+        let to = SocketAddr::new(self.lab.addresses(&pod)?[0], SERVER_PORT).to_string();
+        let end = Instant::now() + SEEN_MAX;
+        loop {
+            let seen = self.get_from(&pod, &to, &format!("/-/seen?id={id}"))?.seen();
+            if seen["count"].as_u64() >= Some(count) {
+                return Ok(seen);
+            }
+            ensure!(Instant::now() < end, "{pod} was not asked for {id} {count} times: {seen}");
+        }
     }
 
     /// Who answered so many GETs, or with which status a sidecar did: `CLUSTER/NAME` of a Deployment, or the status.
