@@ -13,3 +13,4 @@ mod gamma;
 mod http;
 mod interception;
 mod platform;
+mod replay;

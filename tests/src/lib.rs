@@ -115,10 +115,17 @@ impl Bed {
     /// # Errors
     /// There is no whole answer.
     pub fn shares(&self, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
-        let client = self.lab.client()?;
-        let address = self.lab.address(&client, to)?;
+        self.shares_from(&self.lab.client()?, times, to, target)
+    }
+
+    /// The same from a pod.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn shares_from(&self, pod: &PodName, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+        let address = self.lab.address(pod, to)?;
         let ask = Ask::get(to, target);
-        self.lab.namespace(&client)?.block_on(|| async {
+        self.lab.namespace(pod)?.block_on(|| async {
             let mut counts = BTreeMap::new();
             let mut connection = lab::client::Connection::open(address, http::Version::HTTP_11).await?;
             for _ in 0..times {
