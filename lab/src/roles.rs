@@ -67,7 +67,10 @@ pub fn derive(manifests: &Manifests, pods: &BTreeMap<PodName, PodPlan>, allocati
             cluster_ips.insert((namespace.clone(), name.clone()), ips.clone());
             let endpoints = endpoints(&service, cluster, pods, &*allocation);
             let labels = json!({"kubernetes.io/service-name": name});
-            local.extend(slices(name, namespace, &labels, &service, &endpoints));
+            // The slices of a Service without a selector are somebody else's.
+            if !service.spec.selector.is_empty() {
+                local.extend(slices(name, namespace, &labels, &service, &endpoints));
+            }
             derived.vips.extend(vips(&ips, &service.spec.ports, &endpoints));
             for ip in &ips {
                 derived.names.extend(["svc.cluster.local", "svc", ""].map(|suffix| (dotted(&[name, namespace, suffix]), *ip)));

@@ -8,6 +8,7 @@
 //! - `grpc_status`: the gRPC call ends with this status
 //! - `id`: the request counts, for this pod in `/-/seen?id=`, and for all pods together in `attempt`
 //! - `fail`: so many attempts are answered with `status`, 500 where none is given; later ones as if they had asked for nothing
+//! - `set_header`: `NAME:VALUE` is a field of the answer
 //! - `drop`: so many attempts get no answer: their connection ends, or in HTTP/2 their stream
 
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Collected, Empty, Full};
 use hyper::body::Incoming;
@@ -116,6 +117,7 @@ impl Responder {
             as_json(&seen)
         };
         *response.status_mut() = status;
+        response.headers_mut().extend(wanted.text("set_header").as_deref().and_then(field));
         Ok(self.signed(response))
     }
 
@@ -138,6 +140,11 @@ impl Responder {
         }
         response
     }
+}
+
+fn field(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((name.parse().ok()?, value.parse().ok()?))
 }
 
 fn as_json(value: &Value) -> Response<Body> {
@@ -165,6 +172,6 @@ fn message(body: &Bytes) -> Bytes {
 }
 
 fn with_trailer(body: Body, name: &'static str, value: HeaderValue) -> Body {
-    let trailers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value)]);
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static(name), value)]);
     body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
 }
