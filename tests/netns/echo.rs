@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::{SinkExt, StreamExt};
 use http::Version;
 use lab::client::{Answer, Ask, Connection};
@@ -134,26 +135,32 @@ fn a_tls_port_has_a_certificate_for_the_names_of_its_pod() {
     assert_eq!(bed.get(&plain, "/").expect("an answer").seen()["sni"], Value::Null, "the other port has no TLS");
 }
 
-#[test]
-fn a_websocket_sends_frames_back_and_bytes_where_no_key_is_given() {
-    let bed = bed();
+/// What comes back for each of these frames.
+pub(crate) fn frames(bed: &Bed, to: &str, sent: &[Message]) -> Vec<Message> {
     let client = bed.client().expect("a client");
-    let address = bed.address(&client, STORE).expect("a VIP");
-    let namespace = bed.namespace(&client).expect("its namespace");
-    let received = namespace.block_on(|| async move {
+    let address = bed.address(&client, to).expect("a VIP");
+    let received = bed.namespace(&client).expect("its namespace").block_on(|| async move {
         let stream = tokio::net::TcpStream::connect(address).await?;
-        let (mut socket, response) = tokio_tungstenite::client_async(format!("ws://{STORE}/"), stream).await?;
+        let (mut socket, response) = tokio_tungstenite::client_async(format!("ws://{to}/"), stream).await?;
         anyhow::ensure!(response.headers().contains_key("x-served-by"), "{response:?}");
         let mut received = Vec::new();
-        for message in [Message::text("some text"), Message::binary(vec![0, 255])] {
-            socket.send(message).await?;
-            received.push(socket.next().await.transpose()?);
+        for message in sent {
+            socket.send(message.clone()).await?;
+            received.push(socket.next().await.context("an end")??);
         }
         socket.close(None).await?;
         Ok(received)
     });
-    assert_eq!(received.expect("frames"), [Some(Message::text("some text")), Some(Message::binary(vec![0, 255]))]);
+    received.expect("frames")
+}
 
+#[test]
+fn a_websocket_sends_frames_back_and_bytes_where_no_key_is_given() {
+    let bed = bed();
+    let sent = [Message::text("some text"), Message::binary(vec![0, 255])];
+    assert_eq!(frames(&bed, STORE, &sent), sent);
+
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
     let raw = inside(&bed, move || {
         let mut stream = BufReader::new(dial(address)?);
         let request = format!("GET / HTTP/1.1\r\nHost: {STORE}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");

@@ -4,6 +4,11 @@
 //! Asserted is also what upstream's comparison leaves out: Location, the path and Host that the backend saw, who answered, route status.
 
 mod frontends;
+mod gateway;
+mod gateway_backends;
+mod gateway_filters;
+mod gateway_grants;
+mod gateway_matching;
 mod headers;
 mod matching;
 mod redirects;
@@ -132,12 +137,15 @@ impl Replay {
     /// Asks `NAME` or `NAME:PORT` and compares.
     fn check(&self, parent: Parent, to: &str, ask: Ask, expected: &Expected) -> Answer {
         let (name, port) = to.split_once(':').map_or((to, String::new()), |(name, port)| (name, format!(":{port}")));
-        let address = format!("{}{port}", parent.host(name));
-        let ask = if ask.host.is_empty() { Ask { host: address.clone(), ..ask } } else { ask };
-        let answer = self.bed.ask(&self.client, &address, &ask).expect("an answer");
-        compare(parent, &ask, &answer, expected);
-        answer
+        check(&self.bed, &self.client, parent, &format!("{}{port}", parent.host(name)), ask, expected)
     }
+}
+
+fn check(bed: &Bed, client: &PodName, parent: Parent, address: &str, ask: Ask, expected: &Expected) -> Answer {
+    let ask = if ask.host.is_empty() { Ask { host: address.to_owned(), ..ask } } else { ask };
+    let answer = bed.ask(client, address, &ask).expect("an answer");
+    compare(parent, &ask, &answer, expected);
+    answer
 }
 
 fn compare(parent: Parent, ask: &Ask, answer: &Answer, expected: &Expected) {
@@ -146,7 +154,8 @@ fn compare(parent: Parent, ask: &Ask, answer: &Answer, expected: &Expected) {
         let (seen, from) = (answer.seen(), who(answer));
         assert_eq!((answer.status.as_u16(), from.split_once('/').map(|(_, name)| name)), (200, Some(deployment)), "{}", said());
         assert!(parent == Parent::ServiceImport || from.starts_with("west/"), "a Service is of its own cluster: {}", said());
-        assert_eq!((seen["host"].as_str(), seen["target"].as_str()), (Some(host), Some(target)), "{}", said());
+        let seen_target = [seen["path"].as_str(), seen["query"].as_str()].into_iter().flatten().collect::<Vec<_>>().join("?");
+        assert_eq!((seen["host"].as_str(), seen_target.as_str()), (Some(host), target), "{}", said());
     };
     match *expected {
         Expected::From(deployment) => from(deployment, &ask.host, &ask.target),
