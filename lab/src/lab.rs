@@ -507,12 +507,20 @@ impl Lab {
         Ok(documents.into_iter().map(|document| document.value).collect())
     }
 
-    /// The status of a route as the controller wrote it.
+    /// The status of an HTTPRoute as the controller wrote it.
     ///
     /// # Errors
     /// There is none.
     pub fn route_status(&self, cluster: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
-        let path = self.cluster(cluster)?.status_folder().join(format!("HTTPRoute.{namespace}.{name}.yaml"));
+        self.status(cluster, "HTTPRoute", namespace, name)
+    }
+
+    /// The status of an object of any kind as the controller wrote it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn status(&self, cluster: &str, kind: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
+        let path = self.cluster(cluster)?.status_folder().join(format!("{kind}.{namespace}.{name}.yaml"));
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let documents = routing::manifest::parse(&text)?;
         Ok(documents.into_iter().next().with_context(|| path.display().to_string())?.value)

@@ -15,6 +15,7 @@ mod redirects;
 mod rewrites;
 mod weights;
 
+use http::Version;
 use lab::client::{Answer, Ask};
 use lab::lab::Options;
 use lab::roles::PodName;
@@ -117,21 +118,36 @@ struct Replay {
 }
 
 impl Replay {
-    /// Upstream's base manifests and the routes of a test for both kinds of parent, all of which should be accepted.
+    /// Upstream's base manifests and the routes of a test for both kinds of parent, all of which are accepted and resolved.
     fn start(routes: impl Fn(Parent) -> String) -> Self {
+        let replay = Self::start_unresolved(routes);
+        for resolved in replay.resolved_refs() {
+            assert_eq!(resolved, ("True".to_owned(), "ResolvedRefs".to_owned()));
+        }
+        replay
+    }
+
+    /// The same, whatever is said about references.
+    fn start_unresolved(routes: impl Fn(Parent) -> String) -> Self {
         let [service, import] = Parent::BOTH.map(routes);
         let files = [base(), vec![("west/service-routes.yaml", service), ("west/import-routes.yaml", import)]].concat();
         let bed = Bed::start(&files, Options::default()).expect("a lab");
-        for file in ["service-routes.yaml", "import-routes.yaml"] {
-            for route in bed.written("west", file).expect("routes") {
-                let [namespace, name] = ["namespace", "name"].map(|field| route["metadata"][field].as_str().expect("text").to_owned());
-                for (condition, reason) in [("Accepted", "Accepted"), ("ResolvedRefs", "ResolvedRefs")] {
-                    assert_eq!(status(&bed, &namespace, &name, condition), ("True".to_owned(), reason.to_owned()), "{namespace}/{name}");
-                }
-            }
-        }
         let client = bed.pod(&format!("west/{MESH}/client")).expect("a client");
         Self { bed, client }
+    }
+
+    /// Whether the references of the test's routes are resolved, for each; all of them are accepted.
+    fn resolved_refs(&self) -> Vec<(String, String)> {
+        let files = ["service-routes.yaml", "import-routes.yaml"].map(|file| self.bed.written("west", file).expect("routes"));
+        let routes = files.iter().flatten().map(|route| {
+            let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+            let metadata = &route["metadata"];
+            let (kind, namespace, name) = (text(&route["kind"]), text(&metadata["namespace"]), text(&metadata["name"]));
+            let condition = |condition: &str| status(&self.bed, (&kind, &namespace, &name), condition);
+            assert_eq!(condition("Accepted"), ("True".to_owned(), "Accepted".to_owned()), "{namespace}/{name}");
+            condition("ResolvedRefs")
+        });
+        routes.collect()
     }
 
     /// Asks `NAME` or `NAME:PORT` and compares.
@@ -143,7 +159,9 @@ impl Replay {
 
 fn check(bed: &Bed, client: &PodName, parent: Parent, address: &str, ask: Ask, expected: &Expected) -> Answer {
     let ask = if ask.host.is_empty() { Ask { host: address.to_owned(), ..ask } } else { ask };
-    let answer = bed.ask(client, address, &ask).expect("an answer");
+    let is_grpc = ask.headers.iter().any(|(_, value)| value == "application/grpc");
+    let version = if is_grpc { Version::HTTP_2 } else { Version::HTTP_11 };
+    let answer = bed.ask_in(client, address, version, &ask).expect("an answer");
     compare(parent, &ask, &answer, expected);
     answer
 }
@@ -177,8 +195,8 @@ fn seen_header(answer: &Answer, name: &str) -> Option<String> {
 }
 
 /// Status and reason of a condition of a route's first parent.
-fn status(bed: &Bed, namespace: &str, name: &str, condition: &str) -> (String, String) {
-    let route = bed.route_status("west", namespace, name).expect("a status");
+fn status(bed: &Bed, (kind, namespace, name): (&str, &str, &str), condition: &str) -> (String, String) {
+    let route = bed.status("west", kind, namespace, name).expect("a status");
     let conditions = route["status"]["parents"][0]["conditions"].as_array().cloned().unwrap_or_default();
     let found = conditions.into_iter().find(|found| found["type"] == condition).unwrap_or_default();
     let text = |field: &str| found[field].as_str().map_or_else(|| format!("none: {route}"), str::to_owned);

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use http::Version;
 use lab::client::{Answer, Ask};
 use lab::lab::{Lab, Options};
 use lab::privilege::Privilege;
@@ -123,13 +124,20 @@ impl Bed {
     /// # Errors
     /// There is no whole answer.
     pub fn shares_from(&self, pod: &PodName, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+        self.shares_of(pod, times, to, Version::HTTP_11, &Ask::get(to, target))
+    }
+
+    /// The same for any request, in any version, on one connection.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn shares_of(&self, pod: &PodName, times: usize, to: &str, version: Version, ask: &Ask) -> anyhow::Result<BTreeMap<String, usize>> {
         let address = self.lab.address(pod, to)?;
-        let ask = Ask::get(to, target);
         self.lab.namespace(pod)?.block_on(|| async {
             let mut counts = BTreeMap::new();
-            let mut connection = lab::client::Connection::open(address, http::Version::HTTP_11).await?;
+            let mut connection = lab::client::Connection::open(address, version).await?;
             for _ in 0..times {
-                *counts.entry(who(&connection.ask(&ask).await?)).or_default() += 1;
+                *counts.entry(who(&connection.ask(ask).await?)).or_default() += 1;
             }
             Ok(counts)
         })

@@ -79,7 +79,7 @@ impl Gateway {
 
     /// Status and reason of a condition.
     pub(super) fn status(&self, route: &str, condition: &str) -> (String, String) {
-        status(&self.bed, INFRA, route, condition)
+        status(&self.bed, ("HTTPRoute", INFRA, route), condition)
     }
 
     /// Asks port 80 and compares.
