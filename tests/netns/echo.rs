@@ -13,7 +13,7 @@ use lab::lab::Options;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Bed, yaml};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Message;
@@ -27,13 +27,17 @@ fn bed() -> Bed {
     Bed::start(&files, Options::default()).expect("a lab")
 }
 
+/// Fields of a Service that its import repeats.
+const IMPORTED: &str =
+    "internalTrafficPolicy: Local, trafficDistribution: PreferClose, sessionAffinityConfig: {clientIP: {timeoutSeconds: 5}}";
+
 /// A Deployment with an annotation on its pods, and its Service.
 fn annotated(name: &str, replicas: usize, annotations: &str) -> String {
     let ports = "[{name: http, containerPort: 8080}, {name: tls-web, containerPort: 8443}]";
     let labels = format!("labels: {{app: {name}}}");
     let pods = yaml::deployment(name, "default", replicas, ports).replace(&labels, &format!("{labels}, annotations: {{{annotations}}}"));
     let ports = "[{name: http, port: 80, targetPort: 8080}, {name: tls, port: 443, targetPort: tls-web}]";
-    yaml::all(&[pods, yaml::service(name, "default", ports, "internalTrafficPolicy: Local, trafficDistribution: PreferClose")])
+    yaml::all(&[pods, yaml::service(name, "default", ports, IMPORTED)])
 }
 
 #[test]
@@ -185,7 +189,7 @@ fn what_is_written_about_pods_and_imports_follows_their_annotations() {
         ("west/near.yaml", yaml::all(&[annotated("near", 1, place), yaml::export("near", "default")])),
         ("west/hidden.yaml", yaml::all(&[yaml::app("hidden", "default", 1), absent])),
     ];
-    let bed = Bed::start(&files, Options::default()).expect("a lab");
+    let mut bed = Bed::start(&files, Options::default()).expect("a lab");
     let written = |file: &str| bed.written("west", file).expect("documents");
     let of = |documents: &[Value], kind: &str, name: &str| {
         documents.iter().find(|document| document["kind"] == kind && document["metadata"]["name"] == name).cloned()
@@ -196,15 +200,19 @@ fn what_is_written_about_pods_and_imports_follows_their_annotations() {
         assert_eq!((endpoint["nodeName"].as_str(), endpoint["zone"].as_str()), (Some("node-a"), Some("zone-a")), "{endpoint}");
     }
     let spec = &of(&imports, "ServiceImport", "near").expect("an import")["spec"];
-    assert_eq!(
-        (spec["internalTrafficPolicy"].as_str(), spec["trafficDistribution"].as_str()),
-        (Some("Local"), Some("PreferClose")),
-        "{spec}"
-    );
+    let repeated = ["internalTrafficPolicy", "trafficDistribution", "sessionAffinityConfig"].map(|field| spec[field].clone());
+    assert_eq!(repeated, [json!("Local"), json!("PreferClose"), json!({"clientIP": {"timeoutSeconds": 5}})]);
     assert_eq!(of(&imports, "EndpointSlice", "import-hidden-west-ipv4"), None);
     assert_eq!(of(&imports, "ServiceImport", "hidden").expect("an import")["status"]["endpointSliceObjects"], "Absent");
 
-    let pid = bed.sidecar_pid(&bed.client().expect("a client")).expect("a sidecar");
-    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("its arguments");
-    assert!(command.contains("--node=node-a\0") && command.contains("--zone=zone-a\0"), "{command}");
+    let command = |bed: &Bed| {
+        let pid = bed.sidecar_pid(&bed.client().expect("a client")).expect("a sidecar");
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("its arguments")
+    };
+    let started = command(&bed);
+    assert!(started.contains("--node=node-a\0") && started.contains("--zone=zone-a\0"), "{started}");
+    bed.apply("west/client.yaml", &yaml::client("default")).expect("in force");
+    let started = command(&bed);
+    assert!(!started.contains("--node") && !started.contains("--zone"), "another place is another sidecar: {started}");
+    assert_eq!(bed.get("near.default.svc.cluster.local", "/").expect("an answer").status, 200);
 }
