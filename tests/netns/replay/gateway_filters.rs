@@ -1,10 +1,9 @@
 //! Filters: what the tests for meshes do not have.
 
 use lab::client::Ask;
-use tests::yaml;
 
 use super::Expected::{From, Redirect, Rewritten};
-use super::gateway::{Gateway, INFRA, backend, parent};
+use super::gateway::{Gateway, INFRA, backend};
 use super::{filtered, get, prefix, rule, seen_header};
 
 const V1: &str = "infra-backend-v1";
@@ -180,15 +179,4 @@ fn http_route_backend_request_redirect() {
     ] {
         gateway.check(get(target), &Redirect(status, location));
     }
-}
-
-#[test]
-fn http_route_redirects_and_rewrites_of_one_port() {
-    // HTTPRouteRedirectPort and HTTPRouteRewritePath of a parentRef with a port: the others are not touched.
-    let rules = [filtered("/original", &rewrite("path: {type: ReplacePrefixMatch, replacePrefixMatch: /replaced}"), &v1())];
-    let metadata = format!("namespace: {INFRA}");
-    let gateway = Gateway::start(yaml::route("one-port", &metadata, &[parent("port: 8080")], &rules));
-    gateway.check_at(8080, get("/original/x"), &Rewritten(V1, "", "/replaced/x"));
-    let other = format!("same-namespace.{INFRA}.svc.clusterset.local");
-    gateway.bed.get(&other, "/original/x").expect_err("port 80 has no route, and nobody behind it");
 }

@@ -164,6 +164,19 @@ fn http_route_matching_across_routes() {
 }
 
 #[test]
+fn http_route_listener_port_matching() {
+    let at = |more: &str, version: &str| {
+        let metadata = format!("namespace: {INFRA}");
+        yaml::route(&format!("backend-{version}"), &metadata, &[parent(more)], &[to(&[], version)])
+    };
+    let three = [at("port: 80", "v1"), at("sectionName: http-alt", "v2"), at("port: 443, sectionName: other", "v3")];
+    let gateway = Gateway::start(yaml::all(&three));
+    for (port, expected) in [(80, V1), (8080, V2), (443, V3)] {
+        gateway.check_at(port, get("/"), &expected);
+    }
+}
+
+#[test]
 fn http_route_invalid_parent_refs() {
     // InvalidParentRefNotMatchingListenerPort, ...SectionName, and ...SectionNameNotMatchingPort.
     for (name, more) in [
