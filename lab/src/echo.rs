@@ -1,5 +1,4 @@
-//! What runs in a pod: servers that answer with their cluster, their pod, and the request as they saw it. A port's name says which server it
-//! gets: `tcp...` bytes, `tls...` HTTP over TLS, everything else HTTP; UDP ports get datagrams.
+//! What runs in a pod: servers that answer with their cluster, their pod, and the request as they saw it.
 
 mod answer;
 mod bytes;
@@ -29,7 +28,7 @@ use self::answer::Responder;
 use self::tally::Tally;
 use self::tls::Authority;
 use crate::Namespace;
-use crate::manifests::ContainerPort;
+use crate::manifests::Served;
 use crate::plan::Servers;
 use crate::roles::PodName;
 
@@ -69,7 +68,7 @@ impl Echo {
     pub(crate) fn start(namespace: &Namespace, pod: &PodName, servers: &Servers, common: &Arc<Common>) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let (bound, wait) = std::sync::mpsc::sync_channel(1);
-        let has_tls = servers.ports.iter().any(is_tls);
+        let has_tls = servers.ports.iter().any(|port| port.served() == Served::Tls);
         let acceptor = has_tls.then(|| common.authority.acceptor(&servers.tls_names).context("certificate")).transpose()?;
         let responder = Responder::new(pod.clone(), servers.delay, Arc::clone(common));
         let binding = Binding { responder: Arc::new(responder), acceptor, running: TaskTracker::new(), stop: stop.clone() };
@@ -105,10 +104,6 @@ impl Drop for Echo {
     }
 }
 
-fn is_tls(port: &ContainerPort) -> bool {
-    port.name.starts_with("tls")
-}
-
 /// What every port of a pod is served with.
 struct Binding {
     responder: Arc<Responder>,
@@ -123,17 +118,21 @@ impl Binding {
         for port in &servers.ports {
             let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.container_port));
             let (responder, stop) = (Arc::clone(&self.responder), self.stop.clone());
-            if port.protocol == "UDP" {
-                let socket = UdpSocket::bind(address).await?;
-                self.running.spawn(async move { stop.run_until_cancelled(bytes::datagrams(socket, responder.pod())).await });
-                continue;
-            }
-            let listener = TcpListener::bind(address).await?;
-            if port.name.starts_with("tcp") {
-                self.running.spawn(async move { stop.run_until_cancelled(bytes::streams(listener, responder.pod())).await });
-            } else {
-                let acceptor = self.acceptor.clone().filter(|_| is_tls(port));
-                self.running.spawn(http(listener, acceptor, responder, stop));
+            match port.served() {
+                Served::Datagrams => {
+                    let socket = UdpSocket::bind(address).await?;
+                    self.running.spawn(async move { stop.run_until_cancelled(bytes::datagrams(socket, responder.pod())).await });
+                }
+                Served::Bytes => {
+                    let listener = TcpListener::bind(address).await?;
+                    self.running.spawn(async move { stop.run_until_cancelled(bytes::streams(listener, responder.pod())).await });
+                }
+                Served::Tls => {
+                    self.running.spawn(http(TcpListener::bind(address).await?, self.acceptor.clone(), responder, stop));
+                }
+                Served::Http => {
+                    self.running.spawn(http(TcpListener::bind(address).await?, None, responder, stop));
+                }
             }
         }
         Ok(())

@@ -340,6 +340,16 @@ impl Lab {
         Ok(self.get(pod)?.addresses.both())
     }
 
+    /// Where a pod itself, without any VIP, serves HTTP.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn server(&self, pod: &PodName) -> anyhow::Result<SocketAddr> {
+        let found = self.get(pod)?;
+        let port = found.plan.servers.http_port().with_context(|| format!("{pod} serves no HTTP"))?;
+        Ok(SocketAddr::new(found.addresses.v4.into(), port))
+    }
+
     /// What a name means inside a pod, IPv4 first; an address means itself.
     ///
     /// # Errors

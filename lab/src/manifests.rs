@@ -167,6 +167,32 @@ pub struct ContainerPort {
     pub protocol: String,
 }
 
+/// What is served on a port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Served {
+    /// Datagrams come back.
+    Datagrams,
+    /// Bytes come back; the server speaks first.
+    Bytes,
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP.
+    Http,
+}
+
+impl ContainerPort {
+    /// Which server it gets.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        match self.name.as_str() {
+            _ if self.protocol == "UDP" => Served::Datagrams,
+            name if name.starts_with("tcp") => Served::Bytes,
+            name if name.starts_with("tls") => Served::Tls,
+            _ => Served::Http,
+        }
+    }
+}
+
 fn tcp() -> String {
     "TCP".to_owned()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::manifests::{
-    ContainerPort, DELAY_ANNOTATION, Deployment, INJECT_LABEL, Manifests, Metadata, NODE_ANNOTATION, Pod, TLS_NAMES_ANNOTATION,
+    ContainerPort, DELAY_ANNOTATION, Deployment, INJECT_LABEL, Manifests, Metadata, NODE_ANNOTATION, Pod, Served, TLS_NAMES_ANNOTATION,
     ZONE_ANNOTATION,
 };
 use crate::roles::PodName;
@@ -31,6 +31,14 @@ pub struct Servers {
     pub delay: Duration,
     /// The names in the certificate.
     pub tls_names: Vec<String>,
+}
+
+impl Servers {
+    /// The first port on which HTTP is served.
+    #[must_use]
+    pub fn http_port(&self) -> Option<u16> {
+        self.ports.iter().find(|port| port.served() == Served::Http).map(|port| port.container_port)
+    }
 }
 
 /// Where a pod is, as far as its manifest says so.

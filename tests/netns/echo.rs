@@ -68,6 +68,7 @@ fn the_first_attempts_of_a_key_fail_whichever_pod_they_reach() {
     assert_eq!(status("/?fail=1&id=b"), (500, Some(1)), "another key");
     assert_eq!(status("/?fail=1&id=b"), (200, Some(2)));
     assert_eq!(status("/"), (200, None));
+    assert_eq!((status("/?fail=1"), status("/?drop=1")), ((400, None), (400, None)), "of what?");
     for attempt in 1..=2 {
         bed.get(STORE, "/?drop=2&id=c").expect_err(&format!("attempt {attempt}"));
     }

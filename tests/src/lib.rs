@@ -5,7 +5,6 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,8 +18,6 @@ use lab::roles::PodName;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Where the pods of [`yaml::app`] serve HTTP.
-const SERVER_PORT: u16 = 8080;
 /// What is sent without anybody waiting for it has arrived within this time.
 const SEEN_MAX: Duration = Duration::from_secs(20);
 
@@ -100,7 +97,7 @@ impl Bed {
     /// It takes too long.
     pub fn seen(&self, pod: &str, id: &str, count: u64) -> anyhow::Result<Value> {
         let pod = self.lab.pod(pod)?;
-        let to = SocketAddr::new(self.lab.addresses(&pod)?[0], SERVER_PORT).to_string();
+        let to = self.lab.server(&pod)?.to_string();
         let end = Instant::now() + SEEN_MAX;
         loop {
             let seen = self.get_from(&pod, &to, &format!("/-/seen?id={id}"))?.seen();

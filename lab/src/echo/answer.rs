@@ -104,7 +104,10 @@ impl Responder {
             tokio::time::sleep(delay.min(DELAY_MAX)).await;
         }
         let status = wanted.text("status").and_then(|value| StatusCode::try_from(value.as_str()).ok());
+        let counts = wanted.text("fail").or_else(|| wanted.text("drop")).is_some();
         let status = match wanted.text("fail") {
+            // A test that forgets the key should not pass because nothing fails.
+            _ if counts && attempt.is_none() => StatusCode::BAD_REQUEST,
             None => status.unwrap_or(StatusCode::OK),
             Some(_) if is_among_first("fail") => status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             Some(_) => StatusCode::OK,
