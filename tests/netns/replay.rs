@@ -9,6 +9,7 @@ mod gateway_backends;
 mod gateway_filters;
 mod gateway_grants;
 mod gateway_matching;
+mod grpc;
 mod headers;
 mod matching;
 mod redirects;

@@ -19,8 +19,8 @@ const CHANGES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Target, what is sent, what the backend should see; an empty value is an absent field.
-type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]);
+/// What is asked for, what is sent, what the backend should see; an empty value is an absent field.
+pub(super) type Case = (&'static str, &'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]);
 
 const CASES: [Case; 7] = [
     ("/set", &[("Some-Other-Header", "val")], &[("Some-Other-Header", "val"), ("X-Header-Set", "set-overwrites-values")]),
