@@ -8,6 +8,7 @@ mod gateway;
 mod gateway_backends;
 mod gateway_filters;
 mod gateway_grants;
+mod gateway_grpc;
 mod gateway_matching;
 mod grpc;
 mod headers;
