@@ -10,10 +10,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A request that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Before each message of a gRPC call: whether it is compressed, and its length.
+const GRPC_PREFIX_BYTES: usize = 5;
 
 /// A request.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +38,25 @@ impl Ask {
     #[must_use]
     pub fn get(host: &str, target: &str) -> Self {
         Self { host: host.to_owned(), target: target.to_owned(), ..Self::default() }
+    }
+
+    /// A gRPC call, `/PACKAGE.SERVICE/METHOD`, with an empty message.
+    #[must_use]
+    pub fn grpc(host: &str, path: &str) -> Self {
+        let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+        Self {
+            method: Method::POST,
+            headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
+            body: Bytes::from_static(&[0; GRPC_PREFIX_BYTES]),
+            ..Self::get(host, path)
+        }
+    }
+
+    /// With one more header field.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     fn request(&self, version: Version) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -91,7 +113,16 @@ impl Answer {
     /// What the echo server saw.
     #[must_use]
     pub fn seen(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        let is_grpc = self.header("content-type").is_some_and(|value| value.starts_with("application/grpc"));
+        let skipped = if is_grpc { GRPC_PREFIX_BYTES } else { 0 };
+        self.body.get(skipped..).and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
+    }
+
+    /// How a gRPC call ended: in the trailers, or in the header where there is nothing else.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u16> {
+        let trailer = self.trailers.as_ref().and_then(|trailers| trailers.get("grpc-status"));
+        trailer.or_else(|| self.headers.get("grpc-status"))?.to_str().ok()?.parse().ok()
     }
 }
 
@@ -117,6 +148,14 @@ impl Connection {
         let stream =
             connected.with_context(|| format!("connect to {address}: no answer"))?.with_context(|| format!("connect to {address}"))?;
         stream.set_nodelay(true)?;
+        Self::on(stream, version).await
+    }
+
+    /// Speaks HTTP on a connection that there is.
+    ///
+    /// # Errors
+    /// The other side does not.
+    pub async fn on(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, version: Version) -> anyhow::Result<Self> {
         let sender = if version == Version::HTTP_2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
             // Ends with its sender; what goes wrong is said by the request that it happens to.

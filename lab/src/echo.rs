@@ -1,6 +1,11 @@
-//! What runs in a pod: a server that answers with its cluster, its pod, and the request as it saw it.
+//! What runs in a pod: servers that answer with their cluster, their pod, and the request as they saw it.
 
-use std::convert::Infallible;
+mod answer;
+mod bytes;
+mod tally;
+mod tls;
+mod websocket;
+
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,32 +13,50 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use self::answer::Responder;
+use self::tally::Tally;
+use self::tls::Authority;
 use crate::Namespace;
-use crate::manifests::ContainerPort;
+use crate::manifests::Served;
+use crate::plan::Servers;
 use crate::roles::PodName;
 
 /// A stopping server gives requests in flight this long.
 const STOP_MAX: Duration = Duration::from_secs(3);
-/// The longest delay that a request can ask for.
-const DELAY_MAX: Duration = Duration::from_secs(60);
-const DATAGRAM_BYTES_MAX: usize = 64 * 1024;
 
-/// A running server; stops when dropped.
+/// What the servers of all pods of a lab have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    /// Signs their certificates.
+    authority: Authority,
+    /// How often each key was asked for, whichever pod was asked.
+    attempts: Tally,
+}
+
+impl Common {
+    /// A new authority, and nothing asked yet.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        Ok(Self { authority: Authority::new().context("certificate authority")?, attempts: Tally::default() })
+    }
+
+    /// The certificate that signs all others.
+    pub(crate) fn ca_pem(&self) -> String {
+        self.authority.pem()
+    }
+}
+
+/// Running servers; stop when dropped.
 #[derive(Debug)]
 pub(crate) struct Echo {
     stop: CancellationToken,
@@ -42,25 +65,28 @@ pub(crate) struct Echo {
 
 impl Echo {
     /// Serves the ports of a pod.
-    pub(crate) fn start(namespace: &Namespace, pod: &PodName, ports: &[ContainerPort]) -> anyhow::Result<Self> {
+    pub(crate) fn start(namespace: &Namespace, pod: &PodName, servers: &Servers, common: &Arc<Common>) -> anyhow::Result<Self> {
         let stop = CancellationToken::new();
         let (bound, wait) = std::sync::mpsc::sync_channel(1);
-        let (pod, ports, until) = (Arc::new(pod.clone()), ports.to_vec(), stop.clone());
+        let has_tls = servers.ports.iter().any(|port| port.served() == Served::Tls);
+        let acceptor = has_tls.then(|| common.authority.acceptor(&servers.tls_names).context("certificate")).transpose()?;
+        let responder = Responder::new(pod.clone(), servers.delay, Arc::clone(common));
+        let binding = Binding { responder: Arc::new(responder), acceptor, running: TaskTracker::new(), stop: stop.clone() };
+        let servers = servers.clone();
         let thread = namespace.spawn("echo", move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(bound.send(Err(error))),
             };
             runtime.block_on(async move {
-                let servers = TaskTracker::new();
-                let result = bind(&pod, &ports, &servers, &until).await;
+                let result = binding.bind(&servers).await;
                 if result.is_err() {
-                    until.cancel();
+                    binding.stop.cancel();
                 }
                 // The other side waits for exactly this.
                 let _ = bound.send(result);
-                servers.close();
-                servers.wait().await;
+                binding.running.close();
+                binding.running.wait().await;
             });
         })?;
         wait.recv().context("the server ended early")?.context("server")?;
@@ -78,83 +104,53 @@ impl Drop for Echo {
     }
 }
 
-async fn bind(pod: &Arc<PodName>, ports: &[ContainerPort], servers: &TaskTracker, stop: &CancellationToken) -> io::Result<()> {
-    for port in ports {
-        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.container_port));
-        let (pod, stop) = (Arc::clone(pod), stop.clone());
-        if port.protocol == "UDP" {
-            let socket = UdpSocket::bind(address).await?;
-            servers.spawn(async move { stop.run_until_cancelled(datagrams(socket, pod)).await });
-            continue;
-        }
-        let listener = TcpListener::bind(address).await?;
-        if port.name.starts_with("tcp") {
-            servers.spawn(async move { stop.run_until_cancelled(bytes(listener, pod)).await });
-        } else {
-            servers.spawn(http(listener, pod, stop));
-        }
-    }
-    Ok(())
+/// What every port of a pod is served with.
+struct Binding {
+    responder: Arc<Responder>,
+    /// If there is a port for it.
+    acceptor: Option<TlsAcceptor>,
+    running: TaskTracker,
+    stop: CancellationToken,
 }
 
-/// UDP: each datagram comes back with the pod's name in front.
-async fn datagrams(socket: UdpSocket, pod: Arc<PodName>) {
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
-        let answer = [pod.to_string().as_bytes(), b" ", &buffer[..length]].concat();
-        if let Err(error) = socket.send_to(&answer, from).await {
-            debug!(%error, "datagram");
-        }
-    }
-}
-
-/// TCP without HTTP: speaks first, sends everything back, and after the client's end says how much that was.
-async fn bytes(listener: TcpListener, pod: Arc<PodName>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        let pod = Arc::clone(&pod);
-        // Ends with its client, or with the server's runtime.
-        tokio::spawn(async move {
-            if let Err(error) = converse(stream, &pod).await {
-                debug!(%error, "bytes");
+impl Binding {
+    async fn bind(&self, servers: &Servers) -> io::Result<()> {
+        for port in &servers.ports {
+            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port.container_port));
+            let (responder, stop) = (Arc::clone(&self.responder), self.stop.clone());
+            match port.served() {
+                Served::Datagrams => {
+                    let socket = UdpSocket::bind(address).await?;
+                    self.running.spawn(async move { stop.run_until_cancelled(bytes::datagrams(socket, responder.pod())).await });
+                }
+                Served::Bytes => {
+                    let listener = TcpListener::bind(address).await?;
+                    self.running.spawn(async move { stop.run_until_cancelled(bytes::streams(listener, responder.pod())).await });
+                }
+                Served::Tls => {
+                    self.running.spawn(http(TcpListener::bind(address).await?, self.acceptor.clone(), responder, stop));
+                }
+                Served::Http => {
+                    self.running.spawn(http(TcpListener::bind(address).await?, None, responder, stop));
+                }
             }
-        });
-    }
-}
-
-async fn converse(mut stream: TcpStream, pod: &PodName) -> io::Result<()> {
-    stream.write_all(format!("hello from {pod}\n").as_bytes()).await?;
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-    let mut total = 0;
-    loop {
-        let length = stream.read(&mut buffer).await?;
-        if length == 0 {
-            break;
         }
-        total += length;
-        stream.write_all(&buffer[..length]).await?;
+        Ok(())
     }
-    stream.write_all(format!("bye {total}\n").as_bytes()).await?;
-    stream.shutdown().await
 }
 
-async fn http(listener: TcpListener, pod: Arc<PodName>, stop: CancellationToken) {
+/// HTTP, over TLS if there is an acceptor.
+async fn http(listener: TcpListener, acceptor: Option<TlsAcceptor>, responder: Arc<Responder>, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { break };
         // Small answers should not wait for each other; an error here means that the client is gone.
         let _ = stream.set_nodelay(true);
-        let pod = Arc::clone(&pod);
-        let service = service_fn(move |request| {
-            let pod = Arc::clone(&pod);
-            async move { Ok::<_, Infallible>(answer(request, &pod).await) }
-        });
-        let builder = auto::Builder::new(TokioExecutor::new());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned());
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(error, "http");
-            }
-        });
+        let (watcher, responder) = (graceful.watcher(), Arc::clone(&responder));
+        match acceptor.clone() {
+            None => drop(tokio::spawn(connection(stream, None, responder, watcher))),
+            Some(acceptor) => drop(tokio::spawn(secured(stream, acceptor, responder, watcher, stop.clone()))),
+        }
     }
     drop(listener);
     if tokio::time::timeout(STOP_MAX, graceful.shutdown()).await.is_err() {
@@ -162,42 +158,32 @@ async fn http(listener: TcpListener, pod: Arc<PodName>, stop: CancellationToken)
     }
 }
 
-/// `?delay_ms=`, `?status=` and `?trailer` do what they say.
-async fn answer(request: Request<Incoming>, pod: &PodName) -> Response<http_body_util::combinators::BoxBody<Bytes, Infallible>> {
-    let (head, body) = request.into_parts();
-    let query = head.uri.query().unwrap_or_default();
-    let asked = |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-    let body = body.collect().await.map(http_body_util::Collected::to_bytes);
-    if let Some(delay_ms) = asked("delay_ms").and_then(|value| value.parse().ok()) {
-        tokio::time::sleep(Duration::from_millis(delay_ms).min(DELAY_MAX)).await;
+/// A connection over TLS.
+async fn secured(stream: TcpStream, acceptor: TlsAcceptor, responder: Arc<Responder>, watcher: Watcher, stop: CancellationToken) {
+    match stop.run_until_cancelled(acceptor.accept(stream)).await {
+        Some(Ok(stream)) => {
+            let sni = stream.get_ref().1.server_name().map(str::to_owned);
+            connection(stream, sni, responder, watcher).await;
+        }
+        Some(Err(error)) => debug!(%error, "tls"),
+        None => {}
     }
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers: Vec<(String, String)> = head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-    let seen = json!({
-        "cluster": pod.cluster, "namespace": pod.namespace, "pod": pod.name,
-        "protocol": format!("{:?}", head.version), "method": head.method.as_str(), "target": head.uri.to_string(),
-        "path": head.uri.path(), "query": head.uri.query(),
-        "host": head.uri.authority().map(ToString::to_string).or_else(|| head.headers.get("host").map(text)),
-        "headers": headers,
-        "body": body.as_ref().map_or_else(|error| format!("error: {error}"), |body| String::from_utf8_lossy(body).into_owned()),
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    sni: Option<String>,
+    responder: Arc<Responder>,
+    watcher: Watcher,
+) {
+    let sni = Arc::new(sni);
+    let service = service_fn(move |request| {
+        let (responder, sni) = (Arc::clone(&responder), Arc::clone(&sni));
+        async move { responder.answer(request, sni.as_deref()).await }
     });
-    let status = asked("status").and_then(|value| StatusCode::try_from(value.as_str()).ok()).unwrap_or(StatusCode::OK);
-    let full = Full::new(Bytes::from(format!("{seen}\n")));
-    let with_trailer = asked("trailer").map(|_| {
-        let mut trailers = HeaderMap::new();
-        trailers.insert("x-trailer", HeaderValue::from_static("seen"));
-        trailers
-    });
-    let body = match with_trailer {
-        Some(trailers) => full.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed(),
-        None => full.boxed(),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert("content-type", HeaderValue::from_static("application/json"));
-    if let Ok(name) = HeaderValue::try_from(pod.to_string()) {
-        headers.insert("x-served-by", name);
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        debug!(error, "http");
     }
-    response
 }

@@ -16,8 +16,10 @@ use tempfile::TempDir;
 use crate::Namespace;
 use crate::client::{self, Answer, Ask};
 use crate::cluster::Cluster;
+use crate::echo::Common;
 use crate::manifests;
 use crate::net::{self, Addresses, Forwards};
+use crate::plan::{self, PodPlan};
 use crate::pod::Pod;
 use crate::privilege::Privilege;
 use crate::process::Holder;
@@ -86,6 +88,7 @@ pub struct Lab {
     #[expect(dead_code, reason = "kept for its end: the clusters are joined there")]
     router: Namespace,
     holder: Arc<Holder>,
+    common: Arc<Common>,
     drawn: Drawn,
     derived: BTreeMap<String, Derived>,
     restarts: BTreeMap<String, u32>,
@@ -169,6 +172,7 @@ impl Lab {
             clusters,
             router,
             holder,
+            common: Arc::new(Common::new()?),
             drawn: Drawn::default(),
             derived: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -188,7 +192,7 @@ impl Lab {
     /// Something cannot be made or does not come up.
     pub fn reconcile(&mut self) -> anyhow::Result<()> {
         let manifests = manifests::read(&self.source)?;
-        let planned = roles::pods(&manifests, &self.restarts);
+        let planned = plan::pods(&manifests, &self.restarts);
         for (name, plan) in &planned {
             match self.pods.get_mut(name) {
                 Some(pod) => pod.change(plan)?,
@@ -247,12 +251,13 @@ impl Lab {
         Ok(())
     }
 
-    fn start_pod(&mut self, name: &PodName, plan: &roles::PodPlan) -> anyhow::Result<()> {
+    fn start_pod(&mut self, name: &PodName, plan: &PodPlan) -> anyhow::Result<()> {
         let cluster = self.clusters.get(&name.cluster).context("a cluster that was not there at the start")?;
         let number = self.drawn.draw(&format!("{}/pod", name.cluster), &format!("{}/{}", name.namespace, name.name));
         let folder = self.folder.path().join(&name.cluster).join("pods").join(&name.namespace).join(&name.name);
         let socket = self.folder.path().join(format!("{}-{number}.sock", cluster.number()));
-        let pod = Pod::start(cluster, name, plan, &format!("v{number}"), cluster.pod_addresses(number), (folder, socket), &self.holder)?;
+        let addresses = cluster.pod_addresses(number);
+        let pod = Pod::start(cluster, name, plan, &format!("v{number}"), addresses, (folder, socket), (&self.holder, &self.common))?;
         self.pods.insert(name.clone(), pod);
         Ok(())
     }
@@ -276,6 +281,12 @@ impl Lab {
         let injected = self.pods.values().find(|pod| pod.plan.is_injected);
         let pod = injected.with_context(|| format!("no pod with the label {}: enabled", manifests::INJECT_LABEL))?;
         Ok(pod.name.clone())
+    }
+
+    /// The certificate that signs those of all pods.
+    #[must_use]
+    pub fn ca_pem(&self) -> String {
+        self.common.ca_pem()
     }
 
     /// A pod by `CLUSTER/NAMESPACE/NAME`.
@@ -327,6 +338,16 @@ impl Lab {
     /// There is no such pod.
     pub fn addresses(&self, pod: &PodName) -> anyhow::Result<[IpAddr; 2]> {
         Ok(self.get(pod)?.addresses.both())
+    }
+
+    /// Where a pod itself, without any VIP, serves HTTP.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn server(&self, pod: &PodName) -> anyhow::Result<SocketAddr> {
+        let found = self.get(pod)?;
+        let port = found.plan.servers.http_port().with_context(|| format!("{pod} serves no HTTP"))?;
+        Ok(SocketAddr::new(found.addresses.v4.into(), port))
     }
 
     /// What a name means inside a pod, IPv4 first; an address means itself.
@@ -485,12 +506,31 @@ impl Lab {
         Ok(self.cluster(cluster)?.controller_log())
     }
 
-    /// The status of a route as the controller wrote it.
+    /// The documents of a file that the lab wrote for a cluster's controller: `lab-endpoints.yaml`, `lab-imports.yaml`, or one of the user's.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn written(&self, cluster: &str, file: &str) -> anyhow::Result<Vec<Value>> {
+        let derived = self.derived.get(cluster).with_context(|| format!("no cluster {cluster}"))?;
+        let bytes = derived.files.get(file).with_context(|| format!("no file {file}"))?;
+        let documents = routing::manifest::parse(std::str::from_utf8(bytes)?)?;
+        Ok(documents.into_iter().map(|document| document.value).collect())
+    }
+
+    /// The status of an HTTPRoute as the controller wrote it.
     ///
     /// # Errors
     /// There is none.
     pub fn route_status(&self, cluster: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
-        let path = self.cluster(cluster)?.status_folder().join(format!("HTTPRoute.{namespace}.{name}.yaml"));
+        self.status(cluster, "HTTPRoute", namespace, name)
+    }
+
+    /// The status of an object of any kind as the controller wrote it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn status(&self, cluster: &str, kind: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
+        let path = self.cluster(cluster)?.status_folder().join(format!("{kind}.{namespace}.{name}.yaml"));
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let documents = routing::manifest::parse(&text)?;
         Ok(documents.into_iter().next().with_context(|| path.display().to_string())?.value)

@@ -13,6 +13,7 @@ pub mod lab;
 pub mod manifests;
 mod namespace;
 mod net;
+pub mod plan;
 mod pod;
 pub mod privilege;
 mod process;

@@ -14,6 +14,16 @@ use serde_json::Value;
 pub const INJECT_LABEL: &str = "isthmus.dev/inject";
 /// On a ServiceExport: the ClusterSetIPs that its ServiceImport gets in every cluster, comma-separated, instead of ones that are drawn.
 pub const CLUSTERSET_IP_ANNOTATION: &str = "isthmus.dev/lab-clusterset-ips";
+/// On a ServiceExport: with the value `absent` its ServiceImport has no EndpointSlices and says so in its status.
+pub const SLICES_ANNOTATION: &str = "isthmus.dev/lab-slices";
+/// On a pod: each of its answers over HTTP comes so many milliseconds later.
+pub const DELAY_ANNOTATION: &str = "isthmus.dev/lab-delay-ms";
+/// On a pod: the names in its certificate, comma-separated; one with `://` in it is a URI.
+pub const TLS_NAMES_ANNOTATION: &str = "isthmus.dev/lab-tls-names";
+/// On a pod: the node that it is on.
+pub const NODE_ANNOTATION: &str = "isthmus.dev/lab-node";
+/// On a pod: the zone that it is in.
+pub const ZONE_ANNOTATION: &str = "isthmus.dev/lab-zone";
 
 /// The manifests of every cluster, by its name.
 pub type Manifests = BTreeMap<String, Cluster>;
@@ -143,7 +153,7 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
 }
 
-/// A port of a container. TCP ports whose name begins with `tcp` get a server that speaks first and no HTTP.
+/// A port of a container. A TCP port whose name begins with `tcp` gets a server that speaks first and no HTTP, with `tls` HTTP over TLS.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerPort {
@@ -155,6 +165,32 @@ pub struct ContainerPort {
     /// `TCP` where none is written.
     #[serde(default = "tcp")]
     pub protocol: String,
+}
+
+/// What is served on a port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Served {
+    /// Datagrams come back.
+    Datagrams,
+    /// Bytes come back; the server speaks first.
+    Bytes,
+    /// HTTP over TLS.
+    Tls,
+    /// HTTP.
+    Http,
+}
+
+impl ContainerPort {
+    /// Which server it gets.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        match self.name.as_str() {
+            _ if self.protocol == "UDP" => Served::Datagrams,
+            name if name.starts_with("tcp") => Served::Bytes,
+            name if name.starts_with("tls") => Served::Tls,
+            _ => Served::Http,
+        }
+    }
 }
 
 fn tcp() -> String {
@@ -211,6 +247,12 @@ pub struct ServiceSpec {
     pub ip_families: Vec<String>,
     /// `ClientIP` or `None`.
     pub session_affinity: Option<String>,
+    /// How long an affinity lasts; handed on as it is, like the next two.
+    pub session_affinity_config: Option<Value>,
+    /// `Cluster` or `Local`.
+    pub internal_traffic_policy: Option<Value>,
+    /// Which endpoints are preferred.
+    pub traffic_distribution: Option<Value>,
 }
 
 /// A port of a Service.

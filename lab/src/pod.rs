@@ -10,12 +10,13 @@ use nix::sys::signal::Signal;
 
 use crate::Namespace;
 use crate::cluster::{Cluster, UP_MAX, get};
-use crate::echo::Echo;
+use crate::echo::{Common, Echo};
 use crate::lab::{Existing, Fail, Intercept, Options};
 use crate::net::{self, Addresses, Forwards};
+use crate::plan::{PodPlan, Servers};
 use crate::privilege::{Privilege, SIDECAR_ID};
 use crate::process::{As, Holder, Process, wait_for};
-use crate::roles::{PodName, PodPlan};
+use crate::roles::PodName;
 
 /// The sidecar's admin port.
 const SIDECAR_ADMIN: &str = "127.0.0.1:15000";
@@ -30,6 +31,7 @@ pub(crate) struct Pod {
     folder: PathBuf,
     socket: PathBuf,
     holder: Arc<Holder>,
+    common: Arc<Common>,
     echo: Option<Echo>,
     init: Option<Process>,
     sidecar: Option<Process>,
@@ -45,13 +47,13 @@ impl Pod {
         link: &str,
         addresses: Addresses,
         (folder, socket): (PathBuf, PathBuf),
-        holder: &Arc<Holder>,
+        (holder, common): (&Arc<Holder>, &Arc<Common>),
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder)?;
         let namespace = Namespace::new(Some(&cluster.hosts_file(&name.namespace)?))?;
         net::prepare(&namespace, Forwards::No)?;
         net::connect_pod(&cluster.namespace, &namespace, link, addresses)?;
-        let echo = Some(Echo::start(&namespace, name, &plan.ports)?);
+        let echo = Some(Echo::start(&namespace, name, &plan.servers, common)?);
         let (name, plan) = (name.clone(), plan.clone());
         Ok(Self {
             name,
@@ -61,6 +63,7 @@ impl Pod {
             folder,
             socket,
             holder: Arc::clone(holder),
+            common: Arc::clone(common),
             echo,
             init: None,
             sidecar: None,
@@ -70,13 +73,14 @@ impl Pod {
 
     /// Takes over a changed plan.
     pub(crate) fn change(&mut self, plan: &PodPlan) -> anyhow::Result<()> {
-        if plan.ports != self.plan.ports {
+        if plan.servers != self.plan.servers {
             self.echo = None;
             // Until it is clear that the new ones can be had there are none.
-            self.plan.ports.clear();
-            self.echo = Some(Echo::start(&self.namespace, &self.name, &plan.ports)?);
+            self.plan.servers = Servers::default();
+            self.echo = Some(Echo::start(&self.namespace, &self.name, &plan.servers, &self.common)?);
         }
-        if !plan.is_injected && self.is_intercepted {
+        // A sidecar knows where it is from its start.
+        if (!plan.is_injected || plan.place != self.plan.place) && self.is_intercepted {
             self.sidecar = None;
             self.init = None;
             self.namespace.run(|| Ok(init::plan::delete()?)).context("withdraw interception")?;
@@ -140,6 +144,9 @@ impl Pod {
             "--drain-grace-s=1".to_owned(),
             "--workers=1".to_owned(),
         ];
+        let place = &self.plan.place;
+        arguments.extend(place.node.iter().map(|node| format!("--node={node}")));
+        arguments.extend(place.zone.iter().map(|zone| format!("--zone={zone}")));
         if !options.without_access_log {
             arguments.push(format!("--access-log={}", access_log.display()));
         }

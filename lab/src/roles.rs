@@ -1,7 +1,7 @@
-//! What a cluster's own controllers do, as functions of the manifests: which pods there are, their endpoints, what is imported, where VIPs
-//! lead, what names mean.
+//! What a cluster's own controllers do, as functions of the manifests: endpoints of the pods, what is imported, where VIPs lead, what names
+//! mean.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -10,10 +10,10 @@ use init::services::{Protocol, Service as Vip};
 use serde_json::{Value, json};
 
 use crate::manifests::{
-    CLUSTERSET_IP_ANNOTATION, Cluster, ContainerPort, Deployment, INJECT_LABEL, ManifestFile, Manifests, Metadata, Pod, Service,
-    ServiceExport, ServicePort,
+    CLUSTERSET_IP_ANNOTATION, Cluster, ManifestFile, Manifests, Metadata, SLICES_ANNOTATION, Service, ServiceExport, ServicePort,
 };
 use crate::net::Addresses;
+use crate::plan::{Place, PodPlan};
 
 /// A pod by name.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -29,50 +29,6 @@ pub struct PodName {
 impl fmt::Display for PodName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.cluster, self.namespace, self.name)
-    }
-}
-
-/// What a pod is like.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PodPlan {
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// What it listens on.
-    pub ports: Vec<ContainerPort>,
-    /// Whether it has a sidecar.
-    pub is_injected: bool,
-}
-
-/// Every pod that should be there. `restarts` counts how often a Deployment, `CLUSTER/NAMESPACE/NAME`, was restarted: its pods have new names
-/// each time.
-#[must_use]
-pub fn pods(manifests: &Manifests, restarts: &BTreeMap<String, u32>) -> BTreeMap<PodName, PodPlan> {
-    let mut pods = BTreeMap::new();
-    for (cluster, content) in manifests {
-        let mut add = |namespace: &str, name: String, pod: &Pod| {
-            let name = PodName { cluster: cluster.clone(), namespace: namespace.to_owned(), name };
-            pods.insert(name, plan(pod));
-        };
-        for pod in content.objects::<Pod>("Pod") {
-            add(&pod.metadata.namespace, pod.metadata.name.clone(), &pod);
-        }
-        for deployment in content.objects::<Deployment>("Deployment") {
-            let Metadata { name, namespace, .. } = &deployment.metadata;
-            let generation = restarts.get(&format!("{cluster}/{namespace}/{name}")).map_or(String::new(), |count| format!("r{count}"));
-            for index in 0..deployment.spec.replicas {
-                add(namespace, format!("{name}-{index}{generation}"), &deployment.spec.template);
-            }
-        }
-    }
-    pods
-}
-
-fn plan(pod: &Pod) -> PodPlan {
-    let ports: BTreeSet<ContainerPort> = pod.spec.containers.iter().flat_map(|container| container.ports.clone()).collect();
-    PodPlan {
-        labels: pod.metadata.labels.clone(),
-        ports: ports.into_iter().collect(),
-        is_injected: pod.metadata.labels.get(INJECT_LABEL).is_some_and(|value| value == "enabled"),
     }
 }
 
@@ -111,7 +67,10 @@ pub fn derive(manifests: &Manifests, pods: &BTreeMap<PodName, PodPlan>, allocati
             cluster_ips.insert((namespace.clone(), name.clone()), ips.clone());
             let endpoints = endpoints(&service, cluster, pods, &*allocation);
             let labels = json!({"kubernetes.io/service-name": name});
-            local.extend(slices(name, namespace, &labels, &service, &endpoints));
+            // The slices of a Service without a selector are somebody else's.
+            if !service.spec.selector.is_empty() {
+                local.extend(slices(name, namespace, &labels, &service, &endpoints));
+            }
             derived.vips.extend(vips(&ips, &service.spec.ports, &endpoints));
             for ip in &ips {
                 derived.names.extend(["svc.cluster.local", "svc", ""].map(|suffix| (dotted(&[name, namespace, suffix]), *ip)));
@@ -150,6 +109,7 @@ struct Exported {
 struct Endpoint {
     addresses: Addresses,
     pod: String,
+    place: Place,
     ports: Vec<Option<u16>>,
 }
 
@@ -181,7 +141,7 @@ fn endpoints(service: &Service, cluster: &str, pods: &BTreeMap<PodName, PodPlan>
     let chosen = pods.iter().filter(|(name, plan)| is_chosen(name, plan));
     let endpoints = chosen.filter_map(|(name, plan)| {
         let ports = service.spec.ports.iter().map(|port| target_port(port, plan)).collect();
-        Some(Endpoint { addresses: allocation.pod(name)?, pod: name.name.clone(), ports })
+        Some(Endpoint { addresses: allocation.pod(name)?, pod: name.name.clone(), place: plan.place.clone(), ports })
     });
     endpoints.collect()
 }
@@ -190,7 +150,7 @@ fn target_port(port: &ServicePort, pod: &PodPlan) -> Option<u16> {
     match &port.target_port {
         None => Some(port.port),
         Some(Value::String(name)) => {
-            let named = pod.ports.iter().find(|candidate| candidate.name == *name && candidate.protocol == port.protocol);
+            let named = pod.servers.ports.iter().find(|candidate| candidate.name == *name && candidate.protocol == port.protocol);
             named.map(|named| named.container_port)
         }
         Some(number) => number.as_u64().and_then(|number| number.try_into().ok()),
@@ -213,6 +173,7 @@ fn slices(name: &str, namespace: &str, labels: &Value, service: &Service, endpoi
                 "addresses": [pick(endpoint.addresses)],
                 "conditions": {"ready": true, "serving": true, "terminating": false},
                 "targetRef": {"kind": "Pod", "name": endpoint.pod, "namespace": namespace},
+                "nodeName": endpoint.place.node, "zone": endpoint.place.zone,
             })
         });
         json!({
@@ -245,14 +206,21 @@ fn import(
     let ports = spec.ports.iter();
     let ports =
         ports.map(|port| json!({"name": port.name, "protocol": port.protocol, "port": port.port, "appProtocol": port.app_protocol}));
+    let is_absent = |source: &Exported| source.export.metadata.annotations.get(SLICES_ANNOTATION).is_some_and(|value| value == "absent");
+    let has_slices = !sources.iter().any(is_absent);
     let mut documents = vec![json!({
         "apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceImport",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {
             "type": if is_headless { "Headless" } else { "ClusterSetIP" },
             "ips": ips, "ports": ports.collect::<Vec<_>>(), "sessionAffinity": spec.session_affinity,
+            "sessionAffinityConfig": spec.session_affinity_config, "internalTrafficPolicy": spec.internal_traffic_policy,
+            "trafficDistribution": spec.traffic_distribution,
         },
-        "status": {"clusters": sources.iter().map(|source| json!({"cluster": source.cluster})).collect::<Vec<_>>()},
+        "status": {
+            "clusters": sources.iter().map(|source| json!({"cluster": source.cluster})).collect::<Vec<_>>(),
+            "endpointSliceObjects": if has_slices { Value::Null } else { json!("Absent") },
+        },
     })];
     let mut everywhere = Vec::new();
     for source in sources {
@@ -260,7 +228,9 @@ fn import(
             "multicluster.kubernetes.io/service-name": name, "multicluster.kubernetes.io/source-cluster": source.cluster,
         });
         let slice_name = format!("import-{name}-{}", source.cluster);
-        documents.extend(slices(&slice_name, namespace, &labels, &source.service, &source.endpoints));
+        if has_slices {
+            documents.extend(slices(&slice_name, namespace, &labels, &source.service, &source.endpoints));
+        }
         everywhere.extend(&source.endpoints);
     }
     derived.vips.extend(vips(&ips, &spec.ports, everywhere));

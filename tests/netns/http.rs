@@ -150,7 +150,7 @@ fn own_server(app_protocol: &str) -> (Bed, TcpListener) {
     (bed, listener)
 }
 
-fn head(stream: &mut BufReader<TcpStream>) -> String {
+pub(crate) fn head(stream: &mut BufReader<TcpStream>) -> String {
     let mut text = String::new();
     while !text.ends_with("\r\n\r\n") {
         let length = stream.read_line(&mut text).expect("a line");

@@ -7,13 +7,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use http::Version;
 use lab::client::{Answer, Ask};
 use lab::lab::{Lab, Options};
 use lab::privilege::Privilege;
 use lab::roles::PodName;
+use serde_json::Value;
 use tempfile::TempDir;
+
+/// What is sent without anybody waiting for it has arrived within this time.
+const SEEN_MAX: Duration = Duration::from_secs(20);
 
 /// A lab and the folder that it follows.
 #[derive(Debug)]
@@ -85,19 +91,50 @@ impl Bed {
         self.lab.ask(pod, to, &Ask::get(to.strip_suffix(":80").unwrap_or(to), target)).with_context(|| format!("GET {target} to {to}"))
     }
 
+    /// What a pod, `CLUSTER/NAMESPACE/NAME`, was asked for under an id, once it was asked that often: its own count, and what came last.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub fn seen(&self, pod: &str, id: &str, count: u64) -> anyhow::Result<Value> {
+        let pod = self.lab.pod(pod)?;
+        let to = self.lab.server(&pod)?.to_string();
+        let end = Instant::now() + SEEN_MAX;
+        loop {
+            let seen = self.get_from(&pod, &to, &format!("/-/seen?id={id}"))?.seen();
+            if seen["count"].as_u64() >= Some(count) {
+                return Ok(seen);
+            }
+            ensure!(Instant::now() < end, "{pod} was not asked for {id} {count} times: {seen}");
+        }
+    }
+
     /// Who answered so many GETs, or with which status a sidecar did: `CLUSTER/NAME` of a Deployment, or the status.
     ///
     /// # Errors
     /// There is no whole answer.
     pub fn shares(&self, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
-        let client = self.lab.client()?;
-        let address = self.lab.address(&client, to)?;
-        let ask = Ask::get(to, target);
-        self.lab.namespace(&client)?.block_on(|| async {
+        self.shares_from(&self.lab.client()?, times, to, target)
+    }
+
+    /// The same from a pod.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn shares_from(&self, pod: &PodName, times: usize, to: &str, target: &str) -> anyhow::Result<BTreeMap<String, usize>> {
+        self.shares_of(pod, times, to, Version::HTTP_11, &Ask::get(to, target))
+    }
+
+    /// The same for any request, in any version, on one connection.
+    ///
+    /// # Errors
+    /// There is no whole answer.
+    pub fn shares_of(&self, pod: &PodName, times: usize, to: &str, version: Version, ask: &Ask) -> anyhow::Result<BTreeMap<String, usize>> {
+        let address = self.lab.address(pod, to)?;
+        self.lab.namespace(pod)?.block_on(|| async {
             let mut counts = BTreeMap::new();
-            let mut connection = lab::client::Connection::open(address, http::Version::HTTP_11).await?;
+            let mut connection = lab::client::Connection::open(address, version).await?;
             for _ in 0..times {
-                *counts.entry(who(&connection.ask(&ask).await?)).or_default() += 1;
+                *counts.entry(who(&connection.ask(ask).await?)).or_default() += 1;
             }
             Ok(counts)
         })
