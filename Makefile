@@ -2,8 +2,12 @@
 CARGO ?= cargo
 # Static binaries need an explicit target, else build scripts and proc-macros would be linked statically too.
 STATIC_TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+# `make protocols` alone needs these two.
+GO ?= go
+PYTHON ?= python3
+PROTOCOLS := $(CURDIR)/target/protocols
 
-.PHONY: help demo test check fmt clippy doc build static cost clean
+.PHONY: help demo test check fmt clippy doc build static cost protocols clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -34,6 +38,15 @@ static: ## statically linked programs for images
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
 	$(CARGO) build --locked --release --workspace --bins
 	$(CARGO) run --locked --release -p isthmus-tests --example proxy_cost
+
+protocols: build $(PROTOCOLS)/venv/installed ## protocol suites that others wrote, against the real sidecar (needs Go and Python)
+	cd tests/protocols && $(GO) vet ./... && $(GO) build -o $(PROTOCOLS)/ ./...
+	$(CARGO) run --locked -p isthmus-tests --example protocols -- $(PROTOCOLS) $(ARGS)
+
+$(PROTOCOLS)/venv/installed: tests/protocols/websocket/requirements.txt
+	$(PYTHON) -m venv --clear $(PROTOCOLS)/venv
+	$(PROTOCOLS)/venv/bin/pip install --quiet --requirement $<
+	touch $@
 
 clean: ## remove what was built
 	$(CARGO) clean
