@@ -71,7 +71,11 @@ impl StatusDirectory {
     pub fn write(&self, key: &ObjectKey, written: &Value, statuses: &[EntryStatus], now: Timestamp) -> Result<(), StatusError> {
         let path = self.file(key);
         let before: Option<Value> = fs::read_to_string(&path).ok().and_then(|text| serde_saphyr::from_str(&text).ok());
-        let object = with_status(Place::of(key.kind), written, before.as_ref(), statuses, now);
+        let place = Place::of(key.kind);
+        if is_newer(place, before.as_ref(), statuses) {
+            return Ok(());
+        }
+        let object = with_status(place, written, before.as_ref(), statuses, now);
         if before.as_ref() == Some(&object) {
             return Ok(());
         }
@@ -148,6 +152,14 @@ impl Place {
 
 fn is_ours(entry: &Value) -> bool {
     entry.get("controllerName").and_then(Value::as_str) == Some(CONTROLLER_NAME)
+}
+
+/// Whether what is there speaks of a later generation: then "implementations MUST NOT" write (RouteParentStatus.conditions; digest S-4).
+fn is_newer(place: Place, before: Option<&Value>, statuses: &[EntryStatus]) -> bool {
+    let conditions = place.entries(before).iter().filter(|entry| is_ours(entry)).filter_map(|entry| entry.get("conditions")?.as_array());
+    let there = conditions.flatten().filter_map(|condition| condition.get("observedGeneration")?.as_i64()).max();
+    let ours = statuses.iter().flat_map(|status| &status.conditions).map(|condition| condition.observed_generation).max();
+    there.zip(ours).is_some_and(|(there, ours)| there > ours)
 }
 
 /// The object with the entries of others as the source has them and our own anew.
@@ -248,6 +260,39 @@ mod tests {
         assert_eq!(since(), "1970-01-01T00:00:01Z");
         directory.write(&key(), &route, &status(false), at(3)).expect("written");
         assert_eq!(since(), "1970-01-01T00:00:03Z");
+    }
+
+    #[test]
+    fn what_speaks_of_a_later_generation_stays() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        let of = |generation| {
+            let mut status = status(generation == 1);
+            status[0].conditions[0].observed_generation = generation;
+            status
+        };
+        let accepted = || read(root.path())["status"]["parents"][0]["conditions"][0]["status"].clone();
+        let route = json!({"kind": "HTTPRoute"});
+        directory.write(&key(), &route, &of(2), Timestamp::UNIX_EPOCH).expect("written");
+        directory.write(&key(), &route, &of(1), Timestamp::UNIX_EPOCH).expect("left alone");
+        assert_eq!(accepted(), "False", "S-4");
+        directory.write(&key(), &route, &of(3), Timestamp::UNIX_EPOCH).expect("written");
+        assert_eq!(read(root.path())["status"]["parents"][0]["conditions"][0]["observedGeneration"], 3);
+    }
+
+    #[test]
+    fn a_policy_has_ancestors() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        let key = ObjectKey { kind: ObjectKind::BackendTlsPolicy, namespace: "shop".to_owned(), name: "store".to_owned() };
+        directory.write(&key, &json!({"kind": "BackendTLSPolicy"}), &status(true), Timestamp::UNIX_EPOCH).expect("written");
+        let text = fs::read_to_string(root.path().join("BackendTLSPolicy.shop.store.yaml")).expect("written");
+        let written: Value = serde_saphyr::from_str(&text).expect("YAML");
+        assert_eq!(written["status"]["ancestors"][0]["ancestorRef"], json!({"name": "store"}), "S-9");
+        directory.retain(&BTreeSet::new()).expect("retained");
+        assert_eq!(fs::read_dir(root.path()).expect("read").count(), 0, "gone with the policy");
     }
 
     #[test]

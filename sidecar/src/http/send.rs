@@ -76,6 +76,14 @@ impl RequestBody {
         }
     }
 
+    /// Attempts that are under way break off.
+    fn give_up(&self) {
+        match self {
+            Self::Client(body) => body.give_up(),
+            Self::Copy(_) | Self::Own(_) => {}
+        }
+    }
+
     fn is_untouched(&self) -> bool {
         match self {
             Self::Client(body) => body.is_untouched(),
@@ -282,8 +290,9 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, told: &mut To
         told.retries += 1;
         worker.shared.telemetry.retry("route");
         attempts.tried.extend(told.endpoint);
-        // What was answered is not read: its connection ends.
+        // What was answered is not read: its connection ends. Nor does it take in any more of the body, which the next attempt needs whole.
         drop(result);
+        prepared.body.give_up();
         let waits = waits.get_or_insert_with(|| {
             let least = retry.backoff.unwrap_or(BACKOFF_DEFAULT);
             let growing = backon::ExponentialBuilder::default().with_min_delay(least).with_max_delay(least * BACKOFF_GROWTH_MAX);
