@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Pool,
     /// Copies of requests on their way to mirrors.
     pub(crate) copies: Cell<usize>,
+    /// What of their bodies waits.
+    pub(crate) copied_bytes: Rc<Cell<usize>>,
     cache: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     generator: RefCell<SmallRng>,
 }
@@ -67,7 +69,14 @@ impl Worker {
     /// A worker for the calling thread.
     pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         let cache = RefCell::new(Cache::new(Arc::clone(&shared.live)));
-        Rc::new(Self { shared, pool: Pool::default(), copies: Cell::new(0), cache, generator: RefCell::new(SmallRng::from_os_rng()) })
+        Rc::new(Self {
+            shared,
+            pool: Pool::default(),
+            copies: Cell::new(0),
+            copied_bytes: Rc::default(),
+            cache,
+            generator: RefCell::new(SmallRng::from_os_rng()),
+        })
     }
 
     /// A uniform random number.

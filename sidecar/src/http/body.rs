@@ -1,6 +1,6 @@
 //! A request's body on its way through: it can be sent again while it is small, and copied for mirrors.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,9 @@ use tokio::time::{Instant, Sleep};
 /// A request's body is kept up to this, so that it can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// So much of a request's body waits for a mirror; one that takes in less loses its copy.
-const MIRROR_BYTES_MAX: usize = 1024 * 1024;
+const COPY_BYTES_MAX: usize = 1024 * 1024;
+/// And so much for all mirrors of a worker together.
+const COPIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +105,13 @@ enum Kept {
 }
 
 impl Kept {
+    fn length(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
     fn frame(&self) -> Frame<Bytes> {
         match self {
             Self::Data(data) => Frame::data(data.clone()),
@@ -169,9 +178,12 @@ impl Replayable {
     }
 
     /// A copy of the body, which gets what attempts take in; it never holds them up.
-    pub(crate) fn copy(&self) -> Outgoing {
+    /// `waiting_bytes` counts what waits for all mirrors of the worker.
+    pub(crate) fn copy(&self, waiting_bytes: &Rc<Cell<usize>>) -> Outgoing {
         let mut source = self.0.borrow_mut();
-        let copied = Copied { hint: source.hint, is_empty: source.is_empty, ..Copied::default() };
+        let all_waiting_bytes = Rc::clone(waiting_bytes);
+        let mut copied = Copied::default();
+        (copied.hint, copied.is_empty, copied.all_waiting_bytes) = (source.hint, source.is_empty, all_waiting_bytes);
         let copied = Rc::new(RefCell::new(copied));
         if !source.is_empty {
             for kept in &source.kept {
@@ -234,6 +246,7 @@ pub(crate) struct Copied {
     is_empty: bool,
     waiting: VecDeque<Kept>,
     waiting_bytes: usize,
+    all_waiting_bytes: Rc<Cell<usize>>,
     is_whole: bool,
     is_lost: bool,
     waker: Option<Waker>,
@@ -241,10 +254,11 @@ pub(crate) struct Copied {
 
 impl Copied {
     fn push(&mut self, kept: &Kept) {
-        if let Kept::Data(data) = kept {
-            self.waiting_bytes += data.len();
+        if self.is_lost {
+            return;
         }
-        if self.waiting_bytes > MIRROR_BYTES_MAX {
+        self.count(self.waiting_bytes + kept.length());
+        if self.waiting_bytes > COPY_BYTES_MAX || self.all_waiting_bytes.get() > COPIES_BYTES_MAX {
             self.lose();
         } else {
             self.waiting.push_back(kept.clone());
@@ -255,7 +269,15 @@ impl Copied {
     fn lose(&mut self) {
         self.is_lost = true;
         self.waiting.clear();
+        self.count(0);
         self.wake();
+    }
+
+    /// So much waits now.
+    fn count(&mut self, waiting_bytes: usize) {
+        let others = self.all_waiting_bytes.get().saturating_sub(self.waiting_bytes);
+        self.all_waiting_bytes.set(others + waiting_bytes);
+        self.waiting_bytes = waiting_bytes;
     }
 
     fn wake(&mut self) {
@@ -266,9 +288,7 @@ impl Copied {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(kept) = self.waiting.pop_front() {
-            if let Kept::Data(data) = &kept {
-                self.waiting_bytes -= data.len();
-            }
+            self.count(self.waiting_bytes.saturating_sub(kept.length()));
             return Poll::Ready(Some(Ok(kept.frame())));
         }
         if self.is_lost {
@@ -279,6 +299,12 @@ impl Copied {
         }
         self.waker = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        self.count(0);
     }
 }
 
@@ -365,7 +391,7 @@ impl Source {
         for copied in &self.copies {
             copied.borrow_mut().push(&kept);
         }
-        self.kept_bytes += frame.data_ref().map_or(0, Bytes::len);
+        self.kept_bytes += kept.length();
         if self.kept_bytes > REPLAY_BYTES_MAX && !self.is_held {
             self.is_lost = true;
             self.kept.clear();

@@ -32,7 +32,11 @@ pub(crate) fn send_copies(worker: &Rc<Worker>, copies: Vec<Copy>, body: &Replaya
             target: Target::Backend(copy.backend),
             parts: copy.parts,
             authority: copy.authority,
-            body: if body.has_bytes() { RequestBody::Copy(RefCell::new(Some(body.copy()))) } else { RequestBody::Own(Bytes::new()) },
+            body: if body.has_bytes() {
+                RequestBody::Copy(RefCell::new(Some(body.copy(&worker.copied_bytes))))
+            } else {
+                RequestBody::Own(Bytes::new())
+            },
             upgrade: None,
             destination,
             obeyed: None,
