@@ -47,9 +47,10 @@ async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
 /// The live snapshot, and the connections that pass it by because they are older than their routes.
 async fn config(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = admin.shared.live.load_full();
+    let now_ms = u64::try_from(admin.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut vips: Vec<_> = snapshot.vips.iter().map(|(address, id)| json!({"address": address, "frontend": id.to_string()})).collect();
     vips.sort_by_key(|vip| vip["address"].to_string());
-    let mut frontends: Vec<_> = snapshot.frontends.values().map(|live| frontend(live)).collect();
+    let mut frontends: Vec<_> = snapshot.frontends.values().map(|live| frontend(live, now_ms)).collect();
     frontends.sort_by_key(|frontend| frontend["name"].to_string());
     let older = admin.shared.pass_throughs.list(|destination| snapshot.vips.contains_key(&destination));
     Json(json!({
@@ -60,7 +61,7 @@ async fn config(State(admin): State<Admin>) -> Json<Value> {
     }))
 }
 
-fn frontend(live: &LiveFrontend) -> Value {
+fn frontend(live: &LiveFrontend, now_ms: u64) -> Value {
     let routes = live.table.frontend().routes.iter().zip(&live.rules).map(|(route, rules)| {
         let rules = route.rules.iter().zip(rules).map(|(rule, live)| {
             let backends = rule.backends.iter().zip(&live.backends).map(|(weighted, backend)| match (&weighted.target, backend) {
@@ -68,28 +69,44 @@ fn frontend(live: &LiveFrontend) -> Value {
                     json!({"weight": weighted.weight, "invalid": fault.message, "reason": format!("{:?}", fault.reason)})
                 }
                 (routing::model::BackendTarget::Backend(id), None) => json!({"weight": weighted.weight, "name": id.to_string()}),
-                (routing::model::BackendTarget::Backend(_), Some(live)) => backend_json(weighted.weight, live),
+                (routing::model::BackendTarget::Backend(_), Some(live)) => backend_json(weighted.weight, live, now_ms),
             });
             json!({
                 "rule": &*live.rule,
                 "matches": rule.matches.iter().map(|matched| format!("{matched:?}")).collect::<Vec<_>>(),
                 "filters": rule.filters.iter().map(|filter| format!("{filter:?}")).collect::<Vec<_>>(),
                 "backends": backends.collect::<Vec<_>>(),
+                "request_timeout_ms": rule.timeouts.request.map(millis),
+                "backend_request_timeout_ms": rule.timeouts.backend_request.map(millis),
+                "retry": rule.retry.as_ref().map(|retry| format!("{retry:?}")),
+                "session_persistence": rule.persistence.as_ref().map(|persistence| format!("{persistence:?}")),
             })
         });
         json!({
-            "namespace": route.namespace, "name": route.name, "generation": route.generation, "rules": rules.collect::<Vec<_>>(),
+            "namespace": route.namespace, "name": route.name, "generation": route.generation,
+            "hostnames": route.hostnames.iter().map(|pattern| format!("{pattern:?}")).collect::<Vec<_>>(),
+            "rules": rules.collect::<Vec<_>>(),
         })
     });
-    json!({"name": &*live.name, "version": live.version, "routes": routes.collect::<Vec<_>>()})
+    let kind = live.table.frontend().kind.as_str();
+    json!({"name": &*live.name, "version": live.version, "kind": kind, "routes": routes.collect::<Vec<_>>()})
 }
 
-fn backend_json(weight: u32, live: &LiveBackend) -> Value {
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn backend_json(weight: u32, live: &LiveBackend, now_ms: u64) -> Value {
     let kind = match live.model.addresses {
         Addresses::Endpoints(_) => "endpoints",
         Addresses::Vips(_) => "vips",
     };
     let addresses = live.v4.iter().chain(&live.v6);
-    let addresses: Vec<_> = addresses.map(|endpoint| json!({"address": endpoint.address, "cluster": &*endpoint.cluster})).collect();
-    json!({"weight": weight, "name": &*live.name, "protocol": format!("{:?}", live.model.protocol), kind: addresses})
+    let addresses: Vec<_> = addresses
+        .map(|endpoint| {
+            json!({"address": endpoint.address, "cluster": &*endpoint.cluster, "ejected": endpoint.state.is_ejected(now_ms)})
+        })
+        .collect();
+    let tls = live.tls.as_ref().map(|tls| tls.as_ref().map_or_else(ToString::to_string, |_| "by policy".to_owned()));
+    json!({"weight": weight, "name": &*live.name, "protocol": format!("{:?}", live.model.protocol), "tls": tls, kind: addresses})
 }
