@@ -92,7 +92,7 @@ impl Controller {
         let loaded = Arc::new(Mutex::new(Loaded::default()));
         let tasks = TaskTracker::new();
         let discovery = Discovery { index: Arc::clone(&index), registry: Arc::clone(&registry), tasks: tasks.clone(), stop: stop.clone() };
-        let mut feed = Feed { index: Arc::clone(&index), status: self.status, objects: BTreeMap::new() };
+        let mut feed = Feed { index: Arc::clone(&index), status: self.status, objects: BTreeMap::new(), unwritten: BTreeSet::new() };
         let answers = router(Admin { index, registry: Arc::clone(&registry), loaded: Arc::clone(&loaded) });
         let scanned = |scan: &Scan| {
             feed.take(scan);
@@ -121,6 +121,8 @@ struct Feed {
     index: Arc<Index>,
     status: Option<StatusDirectory>,
     objects: BTreeMap<ObjectKey, Written>,
+    /// What has a status that is not written yet.
+    unwritten: BTreeSet<ObjectKey>,
 }
 
 impl Feed {
@@ -133,19 +135,23 @@ impl Feed {
             self.index.apply(written.object.clone());
         }
         self.objects.clone_from(&scan.objects);
-        let concerned = self.index.flush();
-        if let Err(error) = self.write_status(&concerned) {
-            error!(%error, "status");
-        }
+        self.unwritten.extend(self.index.flush());
+        self.write_status();
     }
 
-    fn write_status(&self, concerned: &BTreeSet<ObjectKey>) -> anyhow::Result<()> {
-        let Some(directory) = &self.status else { return Ok(()) };
+    /// What cannot be written is said and tried again with the next change; it keeps nothing else from being written.
+    fn write_status(&mut self) {
+        let concerned = std::mem::take(&mut self.unwritten);
+        let Some(directory) = &self.status else { return };
         for key in concerned {
-            let (Some(written), Some(statuses)) = (self.objects.get(key), self.index.status(key)) else { continue };
-            directory.write(key, &written.value, &statuses, Timestamp::now())?;
+            let (Some(written), Some(statuses)) = (self.objects.get(&key), self.index.status(&key)) else { continue };
+            if let Err(error) = directory.write(&key, &written.value, &statuses, Timestamp::now()) {
+                error!(%error, object = %key, "status");
+                self.unwritten.insert(key);
+            }
         }
-        directory.retain(&self.objects.keys().filter(|key| key.kind.has_status()).cloned().collect())?;
-        Ok(())
+        if let Err(error) = directory.retain(&self.objects.keys().filter(|key| key.kind.has_status()).cloned().collect()) {
+            error!(%error, "status");
+        }
     }
 }

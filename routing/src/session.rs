@@ -8,7 +8,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use crate::model::{BackendId, Carrier, Persistence, Route, Rule};
+use crate::model::{BackendId, Carrier, Persistence, Route, RouteKind, Rule};
 
 /// Bytes of the hash that a token keeps.
 const HASH_BYTES: usize = 16;
@@ -22,9 +22,10 @@ pub struct Scope(String);
 impl Scope {
     /// Of a rule; its name stays when rules are reordered, its position does not.
     #[must_use]
-    pub fn of(route: &Route, rule: &Rule) -> Self {
-        let rule_name = rule.name.clone().unwrap_or_else(|| rule.index.to_string());
-        Self(format!("{}/{}/{rule_name}", route.namespace, route.name))
+    pub fn of(kind: RouteKind, route: &Route, rule: &Rule) -> Self {
+        // No name has a `#`.
+        let rule_name = rule.name.clone().unwrap_or_else(|| format!("#{}", rule.index));
+        Self(format!("{}/{}/{}/{rule_name}", kind.as_str(), route.namespace, route.name))
     }
 
     /// Of a backend whose policy asks for sessions.

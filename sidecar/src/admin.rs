@@ -103,9 +103,7 @@ fn backend_json(weight: u32, live: &LiveBackend, now_ms: u64) -> Value {
     };
     let addresses = live.v4.iter().chain(&live.v6);
     let addresses: Vec<_> = addresses
-        .map(|endpoint| {
-            json!({"address": endpoint.address, "cluster": &*endpoint.cluster, "ejected": endpoint.state.is_ejected(now_ms)})
-        })
+        .map(|endpoint| json!({"address": endpoint.address, "cluster": &*endpoint.cluster, "ejected": endpoint.state.is_ejected(now_ms)}))
         .collect();
     let tls = live.tls.as_ref().map(|tls| tls.as_ref().map_or_else(ToString::to_string, |_| "by policy".to_owned()));
     json!({"weight": weight, "name": &*live.name, "protocol": format!("{:?}", live.model.protocol), "tls": tls, kind: addresses})

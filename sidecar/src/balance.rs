@@ -25,8 +25,11 @@ pub(crate) fn pick<'b>(
     mut random: impl FnMut() -> u64,
 ) -> Option<&'b LiveEndpoint> {
     let (preferred, other) = if circumstances.is_ipv6 { (&backend.v6, &backend.v4) } else { (&backend.v4, &backend.v6) };
+    let Some(timeout) = backend.model.affinity else {
+        let chosen = pick_from(preferred, circumstances, &mut random);
+        return chosen.or_else(|| pick_from(other, circumstances, &mut random));
+    };
     let endpoints = if preferred.is_empty() { other } else { preferred };
-    let Some(timeout) = backend.model.affinity else { return pick_from(endpoints, circumstances, &mut random) };
     // One lock a backend with affinity; a sidecar has one client.
     let mut kept = backend.affinity.lock();
     let kept = &mut kept[usize::from(circumstances.is_ipv6)];
@@ -186,6 +189,9 @@ mod tests {
         let six = Circumstances { is_ipv6: true, ..now(&[]) };
         assert!(pick(&both, &six, || 0).expect("an endpoint").address.is_ipv6());
         assert!(pick(&backend(&THREE, None), &six, || 0).expect("an endpoint").address.is_ipv4());
+        let tried = ["[fd00::1]:80".parse().expect("an address")];
+        let chosen = pick(&both, &Circumstances { tried: &tried, ..six }, || 0);
+        assert!(chosen.expect("an endpoint").address.is_ipv4(), "once the dialled family is out of reach");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::pool::{Peer, Transport};
+use crate::reason::Reason;
 use crate::tls::Stream;
 
 /// Connections to endpoints and original destinations at once, of the whole pod.
@@ -43,9 +44,12 @@ pub(crate) enum ConnectError {
     /// Someone else tried while this one waited.
     #[error("another attempt failed a moment ago")]
     FailedMeanwhile,
-    /// The kernel's reason.
+    /// What the network or the endpoint answered.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// The pod itself cannot: no file descriptor, no port, no memory. It says nothing about the endpoint.
+    #[error(transparent)]
+    Local(io::Error),
     /// There is a connection, but its endpoint is not who it should be, or speaks no TLS.
     #[error("TLS: {0}")]
     Tls(io::Error),
@@ -62,6 +66,35 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.own.lock().remove(&self.ends);
+    }
+}
+
+impl ConnectError {
+    /// Whether the pod itself is the reason, so that another endpoint would be no better and this one no worse.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::TooMany | Self::Local(_))
+    }
+
+    /// What it is called in an answer.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::TooMany | Self::Local(_) => Reason::TooManyConnections,
+            Self::TimedOut | Self::FailedMeanwhile | Self::Io(_) => Reason::ConnectFailed,
+            Self::Tls(_) => Reason::TlsFailed,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut,
+        };
+        let answers =
+            [BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut];
+        // Others come from HTTP's own handshake.
+        let is_answer = answers.contains(&error.kind()) || error.raw_os_error().is_none();
+        if is_answer { Self::Io(error) } else { Self::Local(error) }
     }
 }
 
@@ -90,7 +123,7 @@ impl Connector {
     }
 
     /// Connects to an endpoint, in TLS if a policy says so.
-    pub(crate) async fn open(&self, peer: &Peer, transport: Transport) -> Result<(Stream, Place), ConnectError> {
+    pub(crate) async fn open(&self, peer: &Peer, transport: Option<Transport>) -> Result<(Stream, Place), ConnectError> {
         let (stream, place) = self.connect(peer.address).await?;
         let Some(tls) = &peer.tls else { return Ok((Stream::Plain(stream), place)) };
         let handshake = tokio::time::timeout(CONNECT_TIMEOUT, tls.connect(stream, transport)).await;

@@ -8,6 +8,7 @@ mod head;
 mod meter;
 mod mirror;
 mod own;
+mod prepared;
 mod response;
 mod send;
 
@@ -38,7 +39,10 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 128;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
-const WINDOW_BYTES: u32 = 1024 * 1024;
+/// What a client may send of one request before it is taken in; a connection has room for all of its streams, so that one upload that nobody takes in
+/// never holds up another. The client is in the same pod, so that little does not slow it down.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
@@ -170,8 +174,8 @@ async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> h
         .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(4 * WINDOW_BYTES);
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
 }

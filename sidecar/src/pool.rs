@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,12 +30,15 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection; beyond it another is opened.
-const STREAMS_MAX: usize = 100;
+const STREAMS_MAX: u16 = 100;
 /// Largest head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields in it.
 const HEADERS_MAX: usize = 256;
-const WINDOW_BYTES: u32 = 1024 * 1024;
+/// What an endpoint may send of one answer before it is taken in; a connection has room for all of its streams, so that one answer that nobody
+/// takes in never holds up another.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (STREAMS_MAX as u32);
 
 /// An endpoint and the policy under which it is spoken to: connections are only shared where both are the same.
 #[derive(Clone, Debug)]
@@ -79,8 +83,8 @@ pub(crate) enum Transport {
 pub(crate) enum Reuse {
     /// It will.
     Allowed,
-    /// One just ended under a request; the others may be as old.
-    Refused,
+    /// One just ended under a request that was sent then; the others may be as old, unless they are newer.
+    OpenedSince(Instant),
 }
 
 /// The connections of one worker.
@@ -99,10 +103,14 @@ struct Group {
 }
 
 impl Group {
-    fn roomy(&self) -> Option<Multiplexed> {
+    fn roomy(&self, reuse: Reuse) -> Option<Multiplexed> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
-        connections.iter().find(|connection| connection.usage.streams.get() < STREAMS_MAX).cloned()
+        let is_new_enough = |usage: &Usage| match reuse {
+            Reuse::Allowed => true,
+            Reuse::OpenedSince(then) => usage.opened >= then,
+        };
+        connections.iter().find(|connection| connection.usage.has_room() && is_new_enough(&connection.usage)).cloned()
     }
 }
 
@@ -128,10 +136,25 @@ struct Multiplexed {
 
 #[derive(Debug)]
 struct Usage {
+    opened: Instant,
     streams: Cell<usize>,
+    /// What the endpoint allows, as far as it has said.
+    allowed: Cell<usize>,
     ended: Cell<Instant>,
     /// No further stream: the endpoint refused one or is going away.
     retired: Cell<bool>,
+}
+
+impl Usage {
+    fn new() -> Rc<Self> {
+        let now = Instant::now();
+        let (streams, allowed) = (Cell::new(0), Cell::new(usize::MAX));
+        Rc::new(Self { opened: now, streams, allowed, ended: Cell::new(now), retired: Cell::new(false) })
+    }
+
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.allowed.get().min(STREAMS_MAX.into())
+    }
 }
 
 /// The right to send one request.
@@ -190,6 +213,11 @@ impl Lease {
     /// Whether the connection was used before: then it may have ended without our knowing.
     pub(crate) fn is_reused(&self) -> bool {
         self.is_reused
+    }
+
+    /// Whether it is a stream of an HTTP/2 connection.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self.kind, Kind::Http2(_))
     }
 
     /// Sends a request and waits for the head of its response.
@@ -263,7 +291,7 @@ impl Pool {
 
     async fn stream(&self, connector: &Connector, peer: Peer, reuse: Reuse) -> Result<Lease, ConnectError> {
         let group = Rc::clone(self.http2.borrow_mut().entry(peer.clone()).or_default());
-        let shared = || (reuse == Reuse::Allowed).then(|| group.roomy()).flatten();
+        let shared = || group.roomy(reuse);
         let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Stream::begin(connection)) };
         if let Some(connection) = shared() {
             return Ok(lease(connection, true));
@@ -278,8 +306,7 @@ impl Pool {
         }
         let opened = open_http2(connector, &peer).await;
         *failed = opened.is_err().then(Instant::now);
-        let usage = Usage { streams: Cell::new(0), ended: Cell::new(Instant::now()), retired: Cell::new(false) };
-        let connection = Multiplexed { sender: opened?, usage: Rc::new(usage) };
+        let connection = opened?;
         group.connections.borrow_mut().push(connection.clone());
         Ok(lease(connection, false))
     }
@@ -322,7 +349,7 @@ impl Pool {
 
 async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, ConnectError> {
     let address = peer.address;
-    let (stream, place) = connector.open(peer, Transport::Http1).await?;
+    let (stream, place) = connector.open(peer, Some(Transport::Http1)).await?;
     let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).clone();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
     let place = Rc::new(place);
@@ -337,17 +364,29 @@ async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, Con
     Ok(Exclusive { sender, place })
 }
 
-async fn open_http2(connector: &Connector, peer: &Peer) -> Result<http2::SendRequest<Outgoing>, ConnectError> {
+async fn open_http2(connector: &Connector, peer: &Peer) -> Result<Multiplexed, ConnectError> {
     let address = peer.address;
-    let (stream, place) = connector.open(peer, Transport::Http2).await?;
+    let (stream, place) = connector.open(peer, Some(Transport::Http2)).await?;
     let mut builder = http2::Builder::new(LocalExec);
-    builder.timer(TokioTimer::new()).initial_stream_window_size(WINDOW_BYTES).initial_connection_window_size(4 * WINDOW_BYTES);
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    let usage = Usage::new();
+    let told = Rc::clone(&usage);
     tokio::task::spawn_local(async move {
         let _place = place;
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = std::future::poll_fn(|context| {
+            let polled = connection.as_mut().poll(context);
+            // SETTINGS may have come with this.
+            told.allowed.set(connection.current_max_send_streams());
+            polled
+        });
+        if let Err(error) = ended.await {
             debug!(%address, %error, "connection to an endpoint");
         }
     });
-    Ok(sender)
+    Ok(Multiplexed { sender, usage })
 }

@@ -102,7 +102,7 @@ impl Reason {
             Self::RetryBudget => (unavailable, UNAVAILABLE, "retry_budget", "the backend's budget for retries is used up"),
             Self::TlsFailed => (gateway, UNAVAILABLE, "tls_failed", "the endpoint is not who its BackendTLSPolicy wants, or speaks no TLS"),
             Self::TlsUnusable => (internal, UNAVAILABLE, "tls_unusable", "the backend's BackendTLSPolicy cannot be met"),
-            Self::EndpointReset => (gateway, UNAVAILABLE, "endpoint_reset", "the endpoint ended the connection without a response"),
+            Self::EndpointReset => (unavailable, UNAVAILABLE, "endpoint_reset", "the endpoint ended the connection without a response"),
             Self::EndpointProtocol => (gateway, INTERNAL, "endpoint_protocol", "the endpoint's answer is no valid HTTP"),
             Self::RequestAborted => (bad, UNKNOWN, "request_aborted", "the request's body broke off"),
             Self::StreamIdle => (timeout, DEADLINE_EXCEEDED, "stream_idle", "nothing moved for too long"),

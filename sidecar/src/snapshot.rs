@@ -132,20 +132,19 @@ pub(crate) type Tls = Option<Result<Arc<ClientTls>, Arc<str>>>;
 impl LiveBackend {
     /// Prepares a backend for a client at a place, keeping what `former` and the table know.
     pub(crate) fn compile(model: Backend, former: Option<&Self>, table: &mut EndpointTable, client: &Location) -> Self {
-        table.sweep();
         if model.policy.is_local && !client.is_known() {
             warn!(backend = %model.id, "internalTrafficPolicy Local is ignored: the sidecar was not told its node and cluster");
         }
-        let mut clusters: HashMap<&str, Arc<str>> = HashMap::new();
+        let mut clusters: HashMap<String, Arc<str>> = HashMap::new();
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         match &model.addresses {
             Addresses::Endpoints(list) => {
                 for family in [Family::V4, Family::V6] {
                     let of_family = list.iter().filter(|endpoint| Family::of(endpoint.address) == family).cloned().collect();
-                    let usable = locality::usable(&model, of_family, client);
                     let live = if family == Family::V4 { &mut v4 } else { &mut v6 };
-                    for endpoint in list.iter().filter(|endpoint| usable.contains(endpoint)) {
-                        let cluster = Arc::clone(clusters.entry(&endpoint.cluster).or_insert_with(|| endpoint.cluster.as_str().into()));
+                    for endpoint in locality::usable(&model, of_family, client) {
+                        let cluster = clusters.entry(endpoint.cluster.clone()).or_insert_with(|| endpoint.cluster.as_str().into());
+                        let cluster = Arc::clone(cluster);
                         live.push(LiveEndpoint { address: endpoint.address, cluster, state: table.state(&model.id, endpoint.address) });
                     }
                 }
@@ -222,7 +221,7 @@ impl LiveFrontend {
                 rule: rule.name.clone().unwrap_or_else(|| rule.index.to_string()).into(),
                 backends: rule.backends.iter().map(|backend| target_id(&backend.target).and_then(&backends)).collect(),
                 others: filter_targets(rule).filter_map(&backends).collect(),
-                scope: Scope::of(route, rule),
+                scope: Scope::of(table.frontend().kind, route, rule),
                 sessions: OnceLock::new(),
             });
             rules.collect()

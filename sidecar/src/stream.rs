@@ -18,9 +18,11 @@ use crate::client_hello::{self, ServerName};
 use crate::connect::Place;
 use crate::endpoint::Outcome;
 use crate::passthrough;
+use crate::pool::Peer;
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveFrontend};
 use crate::telemetry::{ConnectionKind, Record};
+use crate::tls::{ClientTls, Stream};
 use crate::worker::Worker;
 
 /// Endpoints that are tried when connecting fails.
@@ -56,7 +58,10 @@ pub(crate) async fn serve(
     record.connected(None);
     let copied = async {
         server.write_all(&begun).await?;
-        passthrough::copy(&mut client, &mut server).await
+        match &mut server {
+            Stream::Plain(server) => passthrough::copy(&mut client, server).await,
+            Stream::Tls(server) => passthrough::copy_both(&mut client, server).await,
+        }
     };
     match copied.await {
         Ok(bytes) => record.told().bytes_sent = bytes + begun.len() as u64,
@@ -76,7 +81,7 @@ async fn open(
     destination: SocketAddr,
     worker: &Worker,
     record: &mut Record,
-) -> Result<(TcpStream, BytesMut, Place), Reason> {
+) -> Result<(Stream, BytesMut, Place), Reason> {
     let frontend = live.table.frontend();
     let (begun, index) = if kind == RouteKind::Tls {
         let (begun, name) = hello(client, worker).await?;
@@ -96,7 +101,14 @@ async fn open(
     }
     let backend = labels.backends.get(chosen).and_then(Clone::clone).ok_or(Reason::NoEndpoint)?;
     record.told().backend = Arc::clone(&backend.name);
-    let (server, place) = connect(&backend, destination, worker, record).await?;
+    // The client's own TLS passes through as it is; a policy concerns what comes in plain text.
+    let tls = match &backend.tls {
+        Some(_) if kind == RouteKind::Tls => None,
+        None => None,
+        Some(Ok(tls)) => Some(Arc::clone(tls)),
+        Some(Err(_)) => return Err(Reason::TlsUnusable),
+    };
+    let (server, place) = connect(&backend, tls, destination, worker, record).await?;
     Ok((server, begun, place))
 }
 
@@ -125,10 +137,11 @@ async fn hello(client: &mut TcpStream, worker: &Worker) -> Result<(BytesMut, Str
 /// Connects to an endpoint, to another if that fails.
 async fn connect(
     backend: &LiveBackend,
+    tls: Option<Arc<ClientTls>>,
     destination: SocketAddr,
     worker: &Worker,
     record: &mut Record,
-) -> Result<(TcpStream, Place), Reason> {
+) -> Result<(Stream, Place), Reason> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut last = Reason::NoEndpoint;
     while tried.len() < CONNECTS_MAX {
@@ -136,7 +149,8 @@ async fn connect(
         let Some(endpoint) = balance::pick(backend, &circumstances, || worker.random()) else { break };
         record.told().endpoint = Some(endpoint.address);
         record.told().source_cluster = Arc::clone(&endpoint.cluster);
-        match worker.shared.connector.connect(endpoint.address).await {
+        let peer = Peer { address: endpoint.address, tls: tls.clone() };
+        match worker.shared.connector.open(&peer, None).await {
             Ok(connected) => {
                 worker.shared.telemetry.endpoint_connect("connected");
                 backend.note(endpoint, Outcome::Success, worker.now_ms(), || worker.random());
@@ -145,8 +159,11 @@ async fn connect(
             Err(error) => {
                 debug!(endpoint = %endpoint.address, %error, "connect");
                 worker.shared.telemetry.endpoint_connect("failed");
+                if error.is_local() {
+                    return Err(error.reason());
+                }
                 backend.note(endpoint, Outcome::Unreachable, worker.now_ms(), || worker.random());
-                last = Reason::ConnectFailed;
+                last = error.reason();
                 tried.push(endpoint.address);
             }
         }

@@ -28,6 +28,8 @@ pub(crate) struct ClientTls {
     name: ServerName<'static>,
     http1: TlsConnector,
     http2: TlsConnector,
+    /// Without a protocol to agree upon.
+    bytes: TlsConnector,
 }
 
 impl std::fmt::Debug for ClientTls {
@@ -51,15 +53,15 @@ impl ClientTls {
         let name = ServerName::try_from(hostname.clone()).map_err(|error| format!("{hostname:?}: {error}"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = Arc::new(Verifier { roots: root_store(roots)?, alt_names: alt_names.clone(), provider: Arc::clone(&provider) });
-        let connector = |protocol: &[u8]| {
+        let connector = |protocols: &[&[u8]]| {
             let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
             let builder = builder.map_err(|error| error.to_string())?;
             let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::clone(&verifier) as _).with_no_client_auth();
-            config.alpn_protocols = vec![protocol.to_vec()];
+            config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
             Ok::<_, String>(TlsConnector::from(Arc::new(config)))
         };
-        let (http1, http2) = (connector(b"http/1.1")?, connector(b"h2")?);
-        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), name, http1, http2 })
+        let (http1, http2, bytes) = (connector(&[b"http/1.1"])?, connector(&[b"h2"])?, connector(&[])?);
+        Ok(Self { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), name, http1, http2, bytes })
     }
 
     /// Distinguishes it from every other one.
@@ -67,11 +69,12 @@ impl ClientTls {
         self.id
     }
 
-    /// The handshake.
-    pub(crate) async fn connect(&self, stream: TcpStream, transport: Transport) -> io::Result<Stream> {
+    /// The handshake; none: what is spoken inside is not known.
+    pub(crate) async fn connect(&self, stream: TcpStream, transport: Option<Transport>) -> io::Result<Stream> {
         let connector = match transport {
-            Transport::Http1 => &self.http1,
-            Transport::Http2 => &self.http2,
+            Some(Transport::Http1) => &self.http1,
+            Some(Transport::Http2) => &self.http2,
+            None => &self.bytes,
         };
         let stream = connector.connect(self.name.clone(), stream).await?;
         Ok(Stream::Tls(Box::new(stream)))

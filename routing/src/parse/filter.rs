@@ -14,6 +14,7 @@ use crate::model::{
 const FILTERS_MAX: usize = 16;
 const HEADERS_MAX: usize = 16;
 const AUTH_HEADERS_MAX: usize = 64;
+const PATH_BYTES_MAX: usize = 1024;
 /// A request's body is held for the authorization service up to this.
 const AUTH_BODY_BYTES_MAX: u32 = 1024 * 1024;
 
@@ -251,15 +252,27 @@ pub(super) fn host_pattern(name: &str) -> Parsed<HostPattern> {
 
 fn path_modifier(written: &api::PathModifier, matches: &[RouteMatch]) -> Parsed<PathModifier> {
     let modifier = match written.kind.as_str() {
-        "ReplaceFullPath" => required(written.replace_full_path.as_ref(), "replaceFullPath").cloned().map(PathModifier::Full),
+        "ReplaceFullPath" => required(written.replace_full_path.as_ref(), "replaceFullPath")
+            .and_then(|path| replacement(path, "replaceFullPath"))
+            .map(PathModifier::Full),
         "ReplacePrefixMatch" => {
-            let replacement = required(written.replace_prefix_match.as_ref(), "replacePrefixMatch").cloned()?;
+            let prefix = required(written.replace_prefix_match.as_ref(), "replacePrefixMatch")
+                .and_then(|path| replacement(path, "replacePrefixMatch"))
+                .map_err(|fault| fault.within("path"))?;
             let [RouteMatch { path: PathMatch::Prefix(_), .. }] = matches else {
                 return Err(Fault::unsupported("path.type", "ReplacePrefixMatch needs a rule with exactly one match, a PathPrefix"));
             };
-            Ok(PathModifier::Prefix(replacement))
+            Ok(PathModifier::Prefix(prefix))
         }
         other => Err(Fault::unsupported("type", format!("{other:?} is no type of path modifier"))),
     };
     modifier.map_err(|fault| fault.within("path"))
+}
+
+/// What can stand in a path: a query or fragment in it would change what the request means, anything else no request at all.
+fn replacement(path: &str, field: &str) -> Parsed<String> {
+    let is_path = path.len() <= PATH_BYTES_MAX
+        && !path.contains(['?', '#'])
+        && (path.is_empty() || http::uri::PathAndQuery::try_from(format!("/{path}")).is_ok());
+    if is_path { Ok(path.to_owned()) } else { Err(Fault::unsupported(field, format!("{path:?} is no path"))) }
 }

@@ -53,7 +53,9 @@ impl World {
                 (id == *parent || self.stands_for(&id, parent)) && means().is_ok_and(|ports| ports.contains(&port))
             })
         };
-        is_meant() && self.valid_rules(route).next().is_some()
+        // A GRPCRoute needs no rules; one without any lets no call through (G-6, M-9).
+        let says_nothing = route.object.kind == RouteKind::Grpc && route.object.rules.is_empty();
+        is_meant() && (says_nothing || self.valid_rules(route).next().is_some())
     }
 
     /// The routes of one namespace that are attached, those of the highest kind alone (GEP-1294 "Route types"; digest M-21).

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Name, World};
-use crate::api::{MCS_GROUP, Policy, PolicyTarget};
+use crate::api::{LocalObjectReference, MCS_GROUP, Policy, PolicyTarget};
 use crate::model::{BackendTls, Roots, ServiceKind, ServiceRef};
 use crate::parse::{Fault, TlsPolicy, TlsRoots, TrafficPolicy, is_certificate_bundle};
 use crate::service::{ServiceObject, ServicePortObject};
@@ -14,6 +14,14 @@ use crate::status::{EntryStatus, PolicyFindings, policy_conditions};
 pub(super) struct ParsedPolicy<T> {
     pub(super) object: Policy,
     pub(super) parsed: Result<T, Fault>,
+}
+
+/// What references to certificates come to.
+struct FoundRoots {
+    /// None: nothing to verify with.
+    roots: Option<Roots>,
+    /// Reason and message of the first that leads nowhere.
+    fault: Option<(&'static str, String)>,
 }
 
 /// The Service or ServiceImport that a target names.
@@ -76,35 +84,53 @@ impl World {
             Ok(parsed) => parsed,
             Err(fault) => return Some(broken(fault.to_string())),
         };
-        Some(match self.roots(policy.namespace(), &parsed.roots) {
-            Ok(roots) => BackendTls::Verified { hostname: parsed.hostname.clone(), alt_names: parsed.alt_names.clone(), roots },
-            Err((_, message)) => broken(message),
+        let found = self.roots(policy.namespace(), &parsed.roots);
+        Some(match found.roots {
+            Some(roots) => BackendTls::Verified { hostname: parsed.hostname.clone(), alt_names: parsed.alt_names.clone(), roots },
+            None => broken(found.fault.map(|(_, message)| message).unwrap_or_default()),
         })
     }
 
-    fn roots(&self, namespace: &str, roots: &TlsRoots) -> Result<Roots, (&'static str, String)> {
-        let TlsRoots::References(references) = roots else { return Ok(Roots::System) };
+    /// Those references that lead to certificates count; a policy is lost only if none does (BackendTLSPolicyValidation.caCertificateRefs).
+    fn roots(&self, namespace: &str, roots: &TlsRoots) -> FoundRoots {
+        let TlsRoots::References(references) = roots else { return FoundRoots { roots: Some(Roots::System), fault: None } };
         let mut bundle = String::new();
+        let mut fault = None;
         for reference in references {
-            if !(matches!(reference.group.as_str(), "" | "core") && reference.kind == "ConfigMap") {
-                return Err(("InvalidKind", format!("{}/{} is no kind of CA certificate; ConfigMap is", reference.group, reference.kind)));
+            match self.certificates(namespace, reference) {
+                Ok(certificates) => {
+                    bundle.push_str(certificates);
+                    bundle.push('\n');
+                }
+                Err(found) => fault = fault.or(Some(found)),
             }
-            let invalid = |message: &str| ("InvalidCACertificateRef", format!("ConfigMap {namespace}/{} {message}", reference.name));
-            let name: Name = (namespace.to_owned(), reference.name.clone());
-            let map = self.config_maps.get(&name).ok_or_else(|| invalid("does not exist"))?;
-            let certificates = map.data.get("ca.crt").ok_or_else(|| invalid("has no key ca.crt"))?;
-            if !is_certificate_bundle(certificates) {
-                return Err(invalid("has no certificates in PEM under ca.crt"));
-            }
-            bundle.push_str(certificates);
-            bundle.push('\n');
         }
-        Ok(Roots::Pem(bundle))
+        FoundRoots { roots: (!bundle.is_empty()).then_some(Roots::Pem(bundle)), fault }
+    }
+
+    fn certificates(&self, namespace: &str, reference: &LocalObjectReference) -> Result<&str, (&'static str, String)> {
+        if !(matches!(reference.group.as_str(), "" | "core") && reference.kind == "ConfigMap") {
+            return Err(("InvalidKind", format!("{}/{} is no kind of CA certificate; ConfigMap is", reference.group, reference.kind)));
+        }
+        let invalid = |message: &str| ("InvalidCACertificateRef", format!("ConfigMap {namespace}/{} {message}", reference.name));
+        let name: Name = (namespace.to_owned(), reference.name.clone());
+        let map = self.config_maps.get(&name).ok_or_else(|| invalid("does not exist"))?;
+        let certificates = map.data.get("ca.crt").ok_or_else(|| invalid("has no key ca.crt"))?;
+        if !is_certificate_bundle(certificates) {
+            return Err(invalid("has no certificates in PEM under ca.crt"));
+        }
+        Ok(certificates)
+    }
+
+    /// The oldest that can be read: what asks for nothing keeps nobody else from asking. (A BackendTLSPolicy that cannot be read does: there
+    /// the safe side is to send nothing.)
+    fn traffic_policy(&self, service: &ServiceRef) -> Option<&ParsedPolicy<TrafficPolicy>> {
+        oldest(self.traffic_policies.values().filter(|policy| policy.parsed.is_ok()), service, None)
     }
 
     /// What an XBackendTrafficPolicy asks for on a backend; an invalid one asks for nothing.
     pub(super) fn traffic(&self, service: &ServiceObject) -> TrafficPolicy {
-        let policy = oldest(self.traffic_policies.values(), &service.id, None).and_then(|policy| policy.parsed.as_ref().ok());
+        let policy = self.traffic_policy(&service.id).and_then(|policy| policy.parsed.as_ref().ok());
         let mut traffic = policy.cloned().unwrap_or_default();
         if service.affinity.is_some() {
             traffic.persistence = None;
@@ -114,11 +140,10 @@ impl World {
 
     pub(super) fn tls_policy_status(&self, name: &Name) -> Option<Vec<EntryStatus>> {
         let policy = self.tls_policies.get(name)?;
-        let unresolved = policy.parsed.as_ref().ok().map(|parsed| self.roots(policy.namespace(), &parsed.roots).map(drop));
-        let no_certificate = match &unresolved {
-            Some(Err((_, message))) => Some(("NoValidCACertificate", message.clone())),
-            Some(Ok(())) | None => None,
-        };
+        let found = policy.parsed.as_ref().ok().map(|parsed| self.roots(policy.namespace(), &parsed.roots));
+        let unresolved = found.as_ref().map(|found| found.fault.clone().map_or(Ok(()), Err));
+        let no_certificate = found.filter(|found| found.roots.is_none()).and_then(|found| found.fault);
+        let no_certificate = no_certificate.map(|(_, message)| ("NoValidCACertificate", message));
         let judge = |service: &ServiceRef, section: Option<&str>| {
             let winner = oldest(self.tls_policies.values(), service, section);
             self.refusal(policy, winner, service, section).or_else(|| no_certificate.clone())
@@ -130,7 +155,7 @@ impl World {
         let policy = self.traffic_policies.get(name)?;
         let asks_for_session = policy.parsed.as_ref().is_ok_and(|parsed| parsed.persistence.is_some());
         let judge = |service: &ServiceRef, section: Option<&str>| {
-            let winner = oldest(self.traffic_policies.values(), service, section);
+            let winner = self.traffic_policy(service);
             let is_affine = || self.services.get(service).is_some_and(|service| service.affinity.is_some());
             self.refusal(policy, winner, service, section).or_else(|| {
                 let message = || format!("sessionPersistence cannot be had together with session affinity ClientIP of {service}");

@@ -125,6 +125,7 @@ impl Client {
             }
             type_url::BACKEND => {
                 let (endpoints, location) = (&mut self.endpoints, &self.location);
+                endpoints.sweep();
                 self.backends.take(resources, &removed_resources, nonce, |resource, former| {
                     let backend = decode::<wire::Backend>(resource, type_url::BACKEND)?;
                     let backend = Backend::try_from(backend).map_err(|error| error.to_string())?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE};
+use ::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER};
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -16,7 +16,8 @@ use tracing::debug;
 use super::filters::{Filtered, ResponseChange};
 use super::head;
 use super::own::{Own, Words};
-use super::send::{Prepared, RequestBody, Sent, Target, send};
+use super::prepared::{Prepared, RequestBody, Target};
+use super::send::{Sent, send};
 use crate::reason::Reason;
 use crate::snapshot::LiveRule;
 use crate::telemetry::Told;
@@ -184,6 +185,8 @@ fn obey_grpc(filtered: &mut Filtered<'_>, answer: &Answer) -> Result<(), Own> {
     match response.http_response {
         Some(wire::check_response::HttpResponse::DeniedResponse(no)) => {
             let status = no.status.and_then(|status| u16::try_from(status.code).ok()).and_then(|code| StatusCode::from_u16(code).ok());
+            // A no that looks like a yes, or like no answer at all, is none.
+            let status = status.filter(|status| status.is_redirection() || status.is_client_error() || status.is_server_error());
             let mut headers = HeaderMap::new();
             set(&mut headers, no.headers);
             Err(denied(status.unwrap_or(StatusCode::FORBIDDEN), headers, no.body.into()))
@@ -228,7 +231,7 @@ fn denied(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Own {
 
 /// What says how long a message is and what it is made of belongs to that message; Host is the route's.
 fn is_framing(name: &HeaderName) -> bool {
-    *name == HOST || *name == CONTENT_LENGTH || *name == CONTENT_TYPE || head::is_hop_by_hop(name)
+    *name == HOST || *name == TRAILER || name.as_str().starts_with("content-") || head::is_hop_by_hop(name)
 }
 
 fn copy(from: &HeaderMap, to: &mut HeaderMap, name: &HeaderName) {

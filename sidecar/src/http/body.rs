@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, Version};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
@@ -31,6 +31,9 @@ pub(crate) enum BodyError {
     /// Nothing came for the stream's idle limit.
     #[error("nothing came for too long")]
     Idle,
+    /// It broke off before its end, and stays broken.
+    #[error("broke off before its end")]
+    Broken,
     /// The request is being sent again on another connection, or nobody waits for it any more.
     #[error("sent again elsewhere")]
     Superseded,
@@ -93,9 +96,22 @@ pub(crate) struct Source {
     is_held: bool,
     has_begun: bool,
     has_ended: bool,
+    /// It broke off: nothing of it is ever sent as if it were whole.
+    broken: Option<Broken>,
+    /// In HTTP/2 an end that is not marked as one is none.
+    is_http2: bool,
     moved: Instant,
     idle: Idle,
     copies: Vec<Rc<RefCell<Copied>>>,
+}
+
+/// How a client's body broke off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Broken {
+    /// The client is gone, or sent what is no body.
+    Aborted,
+    /// The client stood still for the stream's idle limit.
+    Idle,
 }
 
 #[derive(Clone, Debug)]
@@ -125,7 +141,8 @@ impl Kept {
 pub(crate) struct Replayable(Rc<RefCell<Source>>);
 
 impl Replayable {
-    pub(crate) fn new(incoming: Incoming, idle: Duration) -> Self {
+    pub(crate) fn new(incoming: Incoming, idle: Duration, version: Version) -> Self {
+        let is_http2 = version == Version::HTTP_2;
         let source = Source {
             hint: incoming.size_hint(),
             is_empty: incoming.is_end_stream(),
@@ -137,6 +154,8 @@ impl Replayable {
             is_held: false,
             has_begun: false,
             has_ended: false,
+            broken: None,
+            is_http2,
             moved: Instant::now(),
             idle: Idle::new(idle),
             copies: Vec::new(),
@@ -147,6 +166,11 @@ impl Replayable {
     /// Whether all that was sent could be sent again.
     pub(crate) fn is_whole(&self) -> bool {
         !self.0.borrow().is_lost
+    }
+
+    /// Whether the client did not send it to its end.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        self.0.borrow().broken
     }
 
     /// Whether there is a body and none of it was sent.
@@ -354,26 +378,56 @@ impl Body for Outgoing {
 impl Source {
     /// The next frame from the client.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.broken.is_some() {
+            // What the library gives after an error is a clean end.
+            return Poll::Ready(Some(Err(BodyError::Broken)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.keep(&frame);
+                if self.incoming.is_end_stream() {
+                    // Whoever knows the length does not ask again.
+                    self.end();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
+                self.break_off(Broken::Aborted);
                 Poll::Ready(Some(Err(error.into())))
             }
+            // RST_STREAM with NO_ERROR comes out as an end.
+            Poll::Ready(None) if self.is_http2 && !self.has_ended && !self.incoming.is_end_stream() => {
+                self.break_off(Broken::Aborted);
+                Poll::Ready(Some(Err(BodyError::Broken)))
+            }
             Poll::Ready(None) => {
-                self.has_ended = true;
-                self.copies.drain(..).for_each(|copied| {
-                    let mut copied = copied.borrow_mut();
-                    copied.is_whole = true;
-                    copied.wake();
-                });
+                self.end();
                 Poll::Ready(None)
             }
-            Poll::Pending => self.idle.poll(context).map(|()| Some(Err(BodyError::Idle))),
+            Poll::Pending => {
+                let idle = self.idle.poll(context);
+                if idle.is_ready() {
+                    self.break_off(Broken::Idle);
+                }
+                idle.map(|()| Some(Err(BodyError::Idle)))
+            }
         }
+    }
+
+    fn end(&mut self) {
+        self.has_ended = true;
+        self.copies.drain(..).for_each(|copied| {
+            let mut copied = copied.borrow_mut();
+            copied.is_whole = true;
+            copied.wake();
+        });
+    }
+
+    fn break_off(&mut self, broken: Broken) {
+        self.broken = Some(broken);
+        self.is_lost = true;
+        self.kept.clear();
+        self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {

@@ -18,8 +18,9 @@ use tracing::debug;
 use super::body::Replayable;
 use super::filters::{Copy, Filtered, ResponseChange, request_head};
 use super::own::{Form, Own};
+use super::prepared::{Obeyed, Prepared, RequestBody, Target};
 use super::response::{Guards, ResponseBody, Streamed, Used};
-use super::send::{Obeyed, Prepared, RequestBody, Sent, Target, send, wall_clock};
+use super::send::{Sent, send, wall_clock};
 use super::{Connection, Routes, head, mirror};
 use crate::passthrough;
 use crate::reason::Reason;
@@ -56,7 +57,7 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     }
     let routes = connection.routes();
     let form = form(&parts, &routes);
-    let body = Replayable::new(body, idle);
+    let body = Replayable::new(body, idle, parts.version);
     let limit = Limit { began, request: None };
     let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
     let (walk, limit) = match walked {

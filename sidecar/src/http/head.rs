@@ -9,6 +9,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use crate::endpoint::Outcome;
 use crate::reason::Reason;
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 /// Status of a gRPC call.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -17,7 +18,7 @@ pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-messag
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
-const HOP_BY_HOP: [HeaderName; 6] = [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+const HOP_BY_HOP: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Whether a field is one of the connection's.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -59,7 +60,10 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
 /// What a request asks to become instead of HTTP, if it does (RFC 9110 section 7.8).
 pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     let asks = parts.version == Version::HTTP_11 && names(&parts.headers, CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
-    asks.then(|| parts.headers.get(UPGRADE).cloned()).flatten()
+    // An upgrade to HTTP/2 would be a tunnel past every route (RFC 9113 section 3.1: no longer used).
+    let is_http2 =
+        || names(&parts.headers, UPGRADE).any(|protocol| protocol.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case("h2c")));
+    (asks && !is_http2()).then(|| parts.headers.get(UPGRADE).cloned()).flatten()
 }
 
 /// Whether it is gRPC, which needs HTTP/2 all the way.
@@ -146,6 +150,20 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut map);
         assert_eq!(map, headers(&[("te", "trailers"), ("host", "store"), ("x-other", "2")]));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_in_connection_and_never_to_http2() {
+        let asked = |fields: &[(&str, &str)]| {
+            let mut request = ::http::Request::builder().version(Version::HTTP_11).body(()).expect("a request");
+            *request.headers_mut() = headers(fields);
+            upgrade(&request.into_parts().0).is_some()
+        };
+        assert!(asked(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(!asked(&[("upgrade", "websocket")]));
+        for protocol in ["h2c", "H2C", "websocket, h2c", "h2c/1"] {
+            assert!(!asked(&[("connection", "upgrade, http2-settings"), ("upgrade", protocol), ("http2-settings", "AAAA")]), "{protocol}");
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tracing::debug;
 
 use super::body::Replayable;
 use super::filters::Copy;
-use super::send::{Prepared, RequestBody, Target, send};
+use super::prepared::{Prepared, RequestBody, Target};
+use super::send::send;
 use crate::telemetry::Told;
 use crate::worker::Worker;
 

@@ -112,6 +112,18 @@ impl Streamed {
         streamed
     }
 
+    /// Whether an end of the stream is none of the answer.
+    fn breaks_off(&self) -> bool {
+        self.used.as_ref().is_some_and(|used| used.lease.is_http2()) && !self.incoming.is_end_stream()
+    }
+
+    fn break_off(&mut self, reason: Reason) {
+        self.guards.record.broke(reason);
+        if let Some(used) = &mut self.used {
+            used.judge(Outcome::Failure);
+        }
+    }
+
     fn end(&mut self) {
         if let Some(mut used) = self.used.take() {
             used.judge(Outcome::Success);
@@ -136,6 +148,11 @@ impl Body for ResponseBody {
             && sleep.as_mut().poll(context).is_ready()
         {
             streamed.guards.record.broke(*reason);
+            if *reason == Reason::BackendTimeout
+                && let Some(used) = &mut streamed.used
+            {
+                used.judge(Outcome::Failure);
+            }
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         }
         match polled {
@@ -151,11 +168,13 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                streamed.guards.record.broke(Reason::EndpointReset);
-                if let Some(used) = &mut streamed.used {
-                    used.judge(Outcome::Failure);
-                }
+                streamed.break_off(Reason::EndpointReset);
                 Poll::Ready(Some(Err(error.into())))
+            }
+            // RST_STREAM with NO_ERROR comes out as an end, which it is not.
+            Poll::Ready(None) if streamed.breaks_off() => {
+                streamed.break_off(Reason::EndpointReset);
+                Poll::Ready(Some(Err(BodyError::Broken)))
             }
             Poll::Ready(None) => {
                 streamed.end();
@@ -164,7 +183,7 @@ impl Body for ResponseBody {
             Poll::Pending => {
                 let expired = streamed.idle.poll(context);
                 if expired.is_ready() {
-                    streamed.guards.record.broke(Reason::StreamIdle);
+                    streamed.break_off(Reason::StreamIdle);
                 }
                 expired.map(|()| Some(Err(BodyError::Idle)))
             }

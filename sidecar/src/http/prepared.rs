@@ -1,0 +1,258 @@
+//! A request whose filters have been applied: where it goes, and the form it takes for each attempt.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use ::http::request::Parts;
+use ::http::uri::{PathAndQuery, Scheme};
+use ::http::{HeaderValue, Request, Response, Uri, Version};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use routing::model::{Retry, Rule, Timeouts};
+use routing::table::{Position, RouteTable};
+
+use super::body::{Broken, Outgoing, Replayable};
+use super::head;
+use super::response::Judged;
+use crate::balance::{self, Circumstances};
+use crate::endpoint::{EndpointState, Outcome};
+use crate::pool::{Peer, Transport};
+use crate::reason::Reason;
+use crate::snapshot::{LiveBackend, LiveEndpoint};
+use crate::worker::Worker;
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// To one of a backend's endpoints.
+    Backend(Arc<LiveBackend>),
+    /// To the address that was dialled: its routes are gone.
+    Vip(SocketAddr),
+}
+
+/// What is sent as a body.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// The client's.
+    Client(Replayable),
+    /// A copy of it.
+    Copy(std::cell::RefCell<Option<Outgoing>>),
+    /// The sidecar's own.
+    Own(Bytes),
+}
+
+impl RequestBody {
+    fn outgoing(&self) -> Outgoing {
+        match self {
+            Self::Client(body) => body.outgoing(),
+            Self::Copy(copy) => copy.take().unwrap_or_else(|| Outgoing::Own(Full::default())),
+            Self::Own(bytes) => Outgoing::Own(Full::new(bytes.clone())),
+        }
+    }
+
+    /// Whether all that was sent could be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_whole(),
+            Self::Copy(copy) => copy.borrow().is_some(),
+            Self::Own(_) => true,
+        }
+    }
+
+    /// Why the client's body cannot be sent, if it broke off.
+    pub(super) fn broken(&self) -> Option<Reason> {
+        let Self::Client(body) = self else { return None };
+        body.broken().map(|broken| match broken {
+            Broken::Aborted => Reason::RequestAborted,
+            Broken::Idle => Reason::StreamIdle,
+        })
+    }
+
+    /// Attempts that are under way break off.
+    pub(super) fn give_up(&self) {
+        match self {
+            Self::Client(body) => body.give_up(),
+            Self::Copy(_) | Self::Own(_) => {}
+        }
+    }
+
+    pub(super) fn is_untouched(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_untouched(),
+            Self::Copy(copy) => copy.borrow().is_some(),
+            Self::Own(_) => false,
+        }
+    }
+
+    /// Whether there is one, of known length or not.
+    fn has_bytes(&self) -> bool {
+        match self {
+            Self::Client(body) => body.has_bytes(),
+            Self::Copy(copy) => copy.borrow().as_ref().is_some_and(|copy| !hyper::body::Body::is_end_stream(copy)),
+            Self::Own(bytes) => !bytes.is_empty(),
+        }
+    }
+}
+
+/// The rule that a request obeys on its way.
+#[derive(Debug)]
+pub(crate) struct Obeyed {
+    table: Arc<RouteTable>,
+    position: Position,
+}
+
+impl Obeyed {
+    /// The rule at a position of a table.
+    pub(crate) fn new(table: &Arc<RouteTable>, position: Position) -> Self {
+        Self { table: Arc::clone(table), position }
+    }
+
+    fn rule(&self) -> Option<&Rule> {
+        self.table.at(self.position).map(|selection| selection.rule)
+    }
+}
+
+/// A request whose filters have been applied.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Where it goes.
+    pub(crate) target: Target,
+    /// Its head, without what belongs to the client's connection.
+    pub(crate) parts: Parts,
+    /// Host or `:authority`.
+    pub(crate) authority: Option<HeaderValue>,
+    /// Its body.
+    pub(crate) body: RequestBody,
+    /// What it asks to become.
+    pub(crate) upgrade: Option<HeaderValue>,
+    /// The address that the client dialled.
+    pub(crate) destination: SocketAddr,
+    /// Time limits and retries; none: no rule is concerned.
+    pub(crate) obeyed: Option<Obeyed>,
+    /// The endpoint that its session keeps.
+    pub(crate) kept: Option<SocketAddr>,
+    /// It is a gRPC call under GRPCRoutes: HTTP/2 whatever the port says.
+    pub(crate) is_grpc: bool,
+}
+
+impl Prepared {
+    /// Notes a failure that the head of a response says; else who is to hear of the answer's end.
+    pub(super) fn judge(&self, worker: &Worker, endpoint: &LiveEndpoint, response: &Response<Incoming>) -> Option<Judged> {
+        let backend = self.backend()?;
+        match head::outcome(response.status(), response.headers()) {
+            Some(Outcome::Failure | Outcome::Unreachable) => {
+                self.note(worker, endpoint, Outcome::Failure);
+                None
+            }
+            // Well begun is half done.
+            Some(Outcome::Success) | None => Some(Judged { backend: Arc::clone(backend), endpoint: endpoint.clone() }),
+        }
+    }
+
+    fn rule(&self) -> Option<&Rule> {
+        self.obeyed.as_ref().and_then(Obeyed::rule)
+    }
+
+    /// Time limits of the rule.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.rule().map(|rule| rule.timeouts).unwrap_or_default()
+    }
+
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.rule().and_then(|rule| rule.retry.as_ref())
+    }
+
+    pub(super) fn backend(&self) -> Option<&Arc<LiveBackend>> {
+        match &self.target {
+            Target::Backend(backend) => Some(backend),
+            Target::Vip(_) => None,
+        }
+    }
+
+    pub(super) fn endpoint(&self, worker: &Worker, tried: &[SocketAddr]) -> Option<LiveEndpoint> {
+        match &self.target {
+            Target::Backend(backend) => {
+                let is_ipv6 = self.destination.is_ipv6();
+                let circumstances = Circumstances { is_ipv6, tried, now_ms: worker.now_ms(), now: Instant::now() };
+                let kept = self.kept.and_then(|kept| balance::kept(backend, kept, &circumstances));
+                kept.or_else(|| balance::pick(backend, &circumstances, || worker.random())).cloned()
+            }
+            Target::Vip(vip) => (!tried.contains(vip)).then(|| LiveEndpoint {
+                address: *vip,
+                cluster: Arc::clone(&worker.shared.empty),
+                state: Arc::new(EndpointState::default()),
+            }),
+        }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        let is_http2 = match &self.target {
+            Target::Backend(backend) => self.is_grpc || backend.speaks_http2(head::is_grpc(&self.parts)),
+            // What the client spoke is what was spoken before there were routes.
+            Target::Vip(_) => self.parts.version == Version::HTTP_2,
+        };
+        if is_http2 { Transport::Http2 } else { Transport::Http1 }
+    }
+
+    pub(super) fn peer(&self, endpoint: &LiveEndpoint) -> Result<Peer, Reason> {
+        let tls = match self.backend().and_then(|backend| backend.tls.as_ref()) {
+            None => None,
+            Some(Ok(tls)) => Some(Arc::clone(tls)),
+            Some(Err(_)) => return Err(Reason::TlsUnusable),
+        };
+        Ok(Peer { address: endpoint.address, tls })
+    }
+
+    pub(super) fn note(&self, worker: &Worker, endpoint: &LiveEndpoint, outcome: Outcome) {
+        if let Some(backend) = self.backend() {
+            backend.note(endpoint, outcome, worker.now_ms(), || worker.random());
+        }
+    }
+
+    /// The request for one attempt.
+    pub(super) fn request(&self, transport: Transport, is_tls: bool) -> Result<Request<Outgoing>, Reason> {
+        // A copy is asked before it is taken.
+        let has_bytes = self.body.has_bytes();
+        let mut request = Request::new(self.body.outgoing());
+        *request.method_mut() = self.parts.method.clone();
+        *request.headers_mut() = self.parts.headers.clone();
+        let headers = request.headers_mut();
+        match transport {
+            Transport::Http1 => {
+                head::join_cookies(headers);
+                let host = self.authority.clone().or_else(|| HeaderValue::try_from(self.destination.to_string()).ok());
+                if let Some(host) = host {
+                    headers.insert(::http::header::HOST, host);
+                }
+                if has_bytes && !headers.contains_key(CONTENT_LENGTH) {
+                    // Said, because for a GET without either hyper takes the body to be none.
+                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                if let Some(upgrade) = &self.upgrade {
+                    headers.insert(::http::header::CONNECTION, HeaderValue::from_static("upgrade"));
+                    headers.insert(::http::header::UPGRADE, upgrade.clone());
+                }
+                *request.uri_mut() = match self.parts.uri.path_and_query() {
+                    Some(path) => path.clone().into(),
+                    None => self.parts.uri.clone(),
+                };
+            }
+            Transport::Http2 => {
+                headers.remove(::http::header::HOST);
+                *request.version_mut() = Version::HTTP_2;
+                let mut uri = Uri::builder().scheme(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
+                let path = self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+                let host = match &self.authority {
+                    Some(authority) => authority.as_bytes().to_vec(),
+                    None => self.destination.to_string().into_bytes(),
+                };
+                uri = uri.authority(host.as_slice()).path_and_query(path);
+                *request.uri_mut() = uri.build().map_err(|_| Reason::InvalidTarget)?;
+            }
+        }
+        Ok(request)
+    }
+}
