@@ -85,11 +85,9 @@ pub fn location(
     };
     let scheme = redirect.scheme.unwrap_or(scheme);
     let port = if port == scheme.well_known_port() { String::new() } else { format!(":{port}") };
-    let path = match &redirect.path {
-        Some(modifier) => rewrite_path(modifier, matched, head.path),
-        None if head.path.starts_with('/') => head.path.to_owned(),
-        None => "/".to_owned(),
-    };
+    let path = redirect.path.as_ref().map_or_else(|| head.path.to_owned(), |modifier| rewrite_path(modifier, matched, head.path));
+    // The `*` of OPTIONS has no prefix that could be replaced, and no place behind a host.
+    let path = if path.starts_with('/') { path } else { "/".to_owned() };
     let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
     let text = format!("{}://{host}{port}{path}{query}", scheme.as_str());
     HeaderValue::try_from(&text).map_err(|_| LocationError::Invalid(text))

@@ -72,6 +72,14 @@ fn a_redirect_keeps_the_query_and_rewrites_the_path() {
 }
 
 #[test]
+fn a_redirect_of_a_target_without_a_path_leads_to_the_root() {
+    let replaced = Redirect { path: Some(PathModifier::Prefix("/new".to_owned())), ..redirect() };
+    for redirect in [redirect(), replaced] {
+        assert_eq!(located(&redirect, Some("example.org"), ("*", None), 80).as_deref(), Ok("http://example.org/"));
+    }
+}
+
+#[test]
 fn a_redirect_without_any_host_is_an_error() {
     assert_eq!(located(&redirect(), None, ("/x", None), 80), Err(LocationError::NoHost));
 }
