@@ -3,6 +3,7 @@
 mod attachment;
 mod changes;
 mod endpoints;
+mod pool;
 mod references;
 mod status;
 
@@ -41,6 +42,9 @@ endpoints:
 - {addresses: [10.2.0.1], conditions: {ready: true}}
 - {addresses: [10.2.0.2], conditions: {ready: false}}
 ";
+
+/// Whatever stands in it, it is PEM.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
 fn route(name: &str, namespace: &str, spec: &str) -> String {
     let mut text =
