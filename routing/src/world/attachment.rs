@@ -80,9 +80,12 @@ impl World {
         parent: &ServiceRef,
         ports: &[NonZeroU16],
     ) -> (Vec<NonZeroU16>, Vec<NonZeroU16>) {
+        // Routes on a derived Service are one group with those on its import (digest D-8).
+        let import = self.services.get(parent).and_then(|service| service.derived_from.as_ref());
+        let import = import.filter(|import| self.stands_for(parent, import));
         let is_lost = |port: &NonZeroU16| {
-            let highest = self.group(route.namespace(), parent, *port).map(|(kind, _)| kind);
-            highest.is_some_and(|kind| kind < route.object.kind)
+            let groups = [Some(parent), import].into_iter().flatten().filter_map(|id| self.group(route.namespace(), id, *port));
+            groups.into_iter().any(|(kind, _)| kind < route.object.kind)
         };
         ports.iter().partition(|port| is_lost(port))
     }

@@ -79,10 +79,8 @@ fn services_are_left_to_another_mesh_where_asked_for() {
     assert_eq!(status(&world), "");
 }
 
-/// D-8: an MCS implementation may give the import's VIP to a Service of its own; routes on either are one group.
-#[test]
-fn routes_on_a_service_derived_from_an_import_are_merged_into_its_own() {
-    let derived = "
+/// Of an MCS implementation that gives the import's VIP to a Service of its own.
+const DERIVED: &str = "
 apiVersion: v1
 kind: Service
 metadata:
@@ -91,6 +89,10 @@ metadata:
   ownerReferences: [{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, name: store}]
 spec: {clusterIP: 10.201.0.1, ports: [{name: http, port: 80}]}
 ";
+
+/// D-8.
+#[test]
+fn routes_on_a_service_derived_from_an_import_are_merged_into_its_own() {
     let on_service = route(
         "on-service",
         "shop",
@@ -100,7 +102,7 @@ spec: {clusterIP: 10.201.0.1, ports: [{name: http, port: 80}]}
         let frontend = frontend(world, "ServiceImport/shop/store/80", "shop");
         frontend.iter().flat_map(|frontend| &frontend.routes).map(|route| route.name.clone()).collect()
     };
-    let mut both = world(&[STORE, CART, derived, &gamma()]);
+    let mut both = world(&[STORE, CART, DERIVED, &gamma()]);
     assert_eq!(names(&both), ["store"]);
     let [object]: [Object; 1] = objects(&[&on_service]).try_into().expect("one");
     let touched = both.apply(object);
@@ -108,8 +110,21 @@ spec: {clusterIP: 10.201.0.1, ports: [{name: http, port: 80}]}
     assert_eq!(names(&both), ["on-service", "store"]);
     assert!(vips(&both, "shop").contains(&"10.201.0.1:80 ServiceImport/shop/store/80".to_owned()), "the import owns the address");
 
-    let foreign = derived.replace("10.201.0.1", "10.99.0.1");
+    let foreign = DERIVED.replace("10.201.0.1", "10.99.0.1");
     assert_eq!(names(&world(&[STORE, CART, &foreign, &gamma(), &on_service])), ["store"], "only where they share an address");
-    let unrelated = derived.replace("name: store}", "name: other}");
+    let unrelated = DERIVED.replace("name: store}", "name: other}");
     assert_eq!(names(&world(&[STORE, CART, &unrelated, &gamma(), &on_service])), ["store"]);
+}
+
+#[test]
+fn a_route_on_a_derived_service_conflicts_with_a_higher_kind_on_its_import() {
+    let on_service = route("store", "shop", "parentRefs: [{group: '', kind: Service, name: derived-store}]");
+    let grpc = route("calls", "shop", &format!("parentRefs: [{PARENT}]\nrules: [{{}}]")).replace("HTTPRoute", "GRPCRoute");
+    let accepted = "Accepted=true/Accepted ResolvedRefs=true/ResolvedRefs";
+    assert_eq!(status(&world(&[STORE, DERIVED, &on_service])), accepted);
+    let both = world(&[STORE, DERIVED, &on_service, &grpc]);
+    assert_eq!(frontend(&both, "ServiceImport/shop/store/80", "shop").expect("active").kind, RouteKind::Grpc);
+    assert_eq!(status(&both), "Accepted=false/Conflicted ResolvedRefs=true/ResolvedRefs");
+    let elsewhere = DERIVED.replace("10.201.0.1", "10.99.0.1");
+    assert_eq!(status(&world(&[STORE, &elsewhere, &on_service, &grpc])), accepted, "only where they share an address");
 }
