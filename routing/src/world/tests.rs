@@ -3,6 +3,7 @@
 mod attachment;
 mod changes;
 mod endpoints;
+mod policies;
 mod pool;
 mod references;
 mod status;

@@ -28,7 +28,7 @@ struct Answers {
 }
 
 /// Of each property.
-const CASES: u32 = 1500;
+const CASES: u32 = 800;
 const CLIENTS: [&str; 3] = ["shop", "buyers", "others"];
 const SERVICES: [&str; 7] = [
     "ServiceImport/shop/store",
