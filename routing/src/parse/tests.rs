@@ -1,16 +1,24 @@
 //! Rules H-1, H-4 to H-14 and S-6: what is taken, what is dropped, and how it is said.
 
+mod filters;
+mod kinds;
+mod policies;
+mod rest;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::Object;
 use crate::model::PathMatch;
 
+fn decoded_route(kind: &str, spec: &Value) -> Route {
+    let route = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": kind, "metadata": {"name": "r"}, "spec": spec});
+    let Ok(Some(Object::Route(route))) = Object::decode(&route) else { panic!("a route") };
+    route
+}
+
 fn parsed(rules: Value) -> Vec<Parsed<ParsedRule>> {
-    let route =
-        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r"}, "spec": {"rules": rules}});
-    let Ok(Some(Object::Route(route))) = Object::decode(&route) else { panic!("an HTTPRoute") };
-    super::rules(&route)
+    super::rules(&decoded_route("HTTPRoute", &json!({"rules": rules})))
 }
 
 /// The fault of a route with this one rule.
