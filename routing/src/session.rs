@@ -131,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Timeouts;
 
     fn persistence(carrier: Carrier) -> Persistence {
         Persistence { session_name: Some("mine".to_owned()), carrier, absolute_timeout: Some(Duration::from_secs(60)) }
@@ -171,6 +172,43 @@ mod tests {
         assert_ne!(scope("a").endpoint(&backend(), address), scope("b").endpoint(&backend(), address));
         let unnamed = Persistence { session_name: None, ..persistence(Carrier::Header) };
         assert_ne!(unnamed.name(&scope("a")), unnamed.name(&scope("b")));
+    }
+
+    fn rule(index: u32, name: Option<&str>) -> Rule {
+        Rule {
+            index,
+            name: name.map(str::to_owned),
+            matches: Vec::new(),
+            filters: Vec::new(),
+            backends: Vec::new(),
+            timeouts: Timeouts::default(),
+            retry: None,
+            persistence: None,
+        }
+    }
+
+    #[test]
+    fn the_scope_of_a_rule_is_its_own() {
+        let route = |namespace: &str, name: &str| Route {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            created_s: 0,
+            generation: 1,
+            hostnames: Vec::new(),
+            rules: Vec::new(),
+        };
+        let scopes = [
+            Scope::of(RouteKind::Http, &route("shop", "a"), &rule(0, Some("1"))),
+            Scope::of(RouteKind::Http, &route("shop", "a"), &rule(1, None)),
+            Scope::of(RouteKind::Http, &route("shop", "a"), &rule(2, None)),
+            Scope::of(RouteKind::Http, &route("shop", "b"), &rule(1, None)),
+            Scope::of(RouteKind::Http, &route("bank", "a"), &rule(1, None)),
+        ];
+        for (index, scope) in scopes.iter().enumerate() {
+            assert!(!scopes[..index].contains(scope), "{scope:?}");
+        }
+        let renumbered = [0, 5].map(|index| Scope::of(RouteKind::Http, &route("shop", "a"), &rule(index, Some("named"))));
+        assert_eq!(renumbered[0], renumbered[1], "a name stays when rules are reordered");
     }
 
     proptest! {
