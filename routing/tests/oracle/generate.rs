@@ -219,6 +219,7 @@ fn parent() -> impl Strategy<Value = Value> {
         12 => Just(("multicluster.x-k8s.io", "ServiceImport", "store")),
         2 => Just(("", "Service", "store")),
         1 => Just(("core", "Service", "store")),
+        3 => Just(("", "Service", "derived")),
         1 => Just(("multicluster.x-k8s.io", "ServiceImport", "none")),
         1 => Just(("gateway.networking.k8s.io", "Gateway", "store")),
     ];
@@ -279,7 +280,7 @@ fn some_route() -> impl Strategy<Value = (Value, bool)> {
     })
 }
 
-/// The import and its namesake, as they should be or not.
+/// The import, its namesake and a Service derived from it, as they should be or not.
 fn frontends() -> impl Strategy<Value = Vec<Value>> {
     let import = prop_oneof![
         10 => Just(None),
@@ -288,17 +289,19 @@ fn frontends() -> impl Strategy<Value = Vec<Value>> {
         1 => Just(Some(("ports", json!([])))),
         1 => Just(Some(("ports", json!([{"name": "http", "port": 80}])))),
     ];
-    let service = select(vec!["10.101.0.1", "None"]);
-    (import, service).prop_map(|(change, ip)| {
+    let derived = select(vec![("10.201.0.1", "store"), ("10.201.0.1", "store"), ("10.101.0.2", "store"), ("10.101.0.2", "other")]);
+    (import, select(vec!["10.101.0.1", "None"]), derived).prop_map(|(change, ip, (derived_ip, owner))| {
         let mut import = store();
         if let Some((field, value)) = change {
             import["spec"][field] = value;
         }
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "store", "namespace": "shop"},
-            "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80}, {"name": "admin", "port": 8080}]},
-        });
-        vec![import, service]
+        let ports = json!([{"name": "http", "port": 80}, {"name": "admin", "port": 8080}]);
+        let service = |name: &str, ip: &str, owners: Value| {
+            let metadata = json!({"name": name, "namespace": "shop", "ownerReferences": owners});
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"clusterIP": ip, "ports": ports}})
+        };
+        let owners = json!([{"apiVersion": "multicluster.x-k8s.io/v1beta1", "kind": "ServiceImport", "name": owner}]);
+        vec![import, service("store", ip, json!([])), service("derived", derived_ip, owners)]
     })
 }
 

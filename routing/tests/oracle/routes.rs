@@ -1,6 +1,7 @@
 //! Which route and rule decide: precedence, merging, producers and consumers, ports, kinds; and what status says of it.
 
 use std::cmp::Reverse;
+use std::net::SocketAddr;
 
 use proptest::prelude::*;
 use routing::api::ObjectKey;
@@ -57,14 +58,22 @@ fn the_routes_in_force_are_those_of_the_specification() {
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// Where a client finds what it dials; none: it has no virtual IP.
+fn address(case: &Mesh) -> Option<SocketAddr> {
+    let name = format!("{}/{}", case.dialled.namespace, case.dialled.name);
+    let object = case.objects.iter().find(|object| object["kind"] == case.dialled.kind.as_str() && spec::full_name(object) == name)?;
+    let ip = if object["spec"]["type"] == "ClusterSetIP" { &object["spec"]["ips"][0] } else { &object["spec"]["clusterIP"] };
+    Some(SocketAddr::new(ip.as_str()?.parse().ok()?, u16::try_from(case.dialled.port).ok()?))
+}
+
 #[test]
-fn a_port_is_intercepted_if_a_route_is_in_force_there() {
+fn an_address_is_intercepted_if_a_route_is_in_force_there() {
     let is_in_force = |case: &Mesh| !spec::attach::in_force(&case.objects, &case.dialled).is_empty();
-    let has_vip = |case: &Mesh| {
-        let id = format!("{}/{}/{}/{}", case.dialled.kind, case.dialled.namespace, case.dialled.name, case.dialled.port);
-        world(case).vips(&case.dialled.client).iter().any(|vip| vip.frontend.to_string() == id)
+    let is_intercepted = |case: &Mesh| {
+        let address = address(case);
+        world(case).vips(&case.dialled.client).iter().any(|vip| Some(vip.address()) == address)
     };
-    compare(&generate::mesh(), is_in_force, has_vip).unwrap_or_else(|error| panic!("{error}"));
+    compare(&generate::mesh(), is_in_force, is_intercepted).unwrap_or_else(|error| panic!("{error}"));
 }
 
 fn routes_of(case: &Mesh) -> impl Iterator<Item = &Value> {

@@ -23,16 +23,27 @@ pub(crate) fn in_force<'v>(objects: &'v [Value], dialled: &Dialled) -> Vec<&'v V
 fn group<'v>(objects: &'v [Value], frontend: &Value, port: i64, of: &str) -> Vec<&'v Value> {
     let of_kind = |kind: &str| -> Vec<&'v Value> {
         let routes = objects.iter().filter(|object| object["kind"] == kind && namespace(object) == of);
-        routes.filter(|route| is_attached(route, frontend, port)).collect()
+        routes.filter(|route| is_attached(objects, route, frontend, port)).collect()
     };
     KINDS.into_iter().map(of_kind).find(|routes| !routes.is_empty()).unwrap_or_default()
 }
 
 /// "If `port` is set, the implementation MUST associate the route only with that port. If `port` is not set, the implementation MUST associate the
 /// route with all ports defined in the Service."; a route none of whose rules can be obeyed is as if absent (S-8).
-fn is_attached(route: &Value, frontend: &Value, port: i64) -> bool {
-    let refers = items(&route["spec"]["parentRefs"]).any(|parent| is(parent, route, frontend) && ports(parent, frontend).contains(&port));
+fn is_attached(objects: &[Value], route: &Value, frontend: &Value, port: i64) -> bool {
+    let mut same = objects.iter().filter(|object| *object == frontend || stands_for(object, frontend));
+    let refers = same
+        .any(|object| items(&route["spec"]["parentRefs"]).any(|parent| is(parent, route, object) && ports(parent, object).contains(&port)));
     refers && !valid::rules(route).is_empty()
+}
+
+/// "If one IP belongs to both an SI and a Service (derived Service, ownerReference kind ServiceImport): SI owns it; routes whose parent is that
+/// derived Service also apply, merged as one group with the SI's" (D-8).
+pub(super) fn stands_for(service: &Value, import: &Value) -> bool {
+    let mut owners = items(&service["metadata"]["ownerReferences"]);
+    let is_derived = owners.any(|owner| owner["kind"] == "ServiceImport" && owner["name"] == import["metadata"]["name"]);
+    let shares = has_virtual_ip(import) && items(&import["spec"]["ips"]).any(|ip| *ip == service["spec"]["clusterIP"]);
+    service["kind"] == "Service" && import["kind"] == "ServiceImport" && namespace(service) == namespace(import) && is_derived && shares
 }
 
 /// Whether a parentRef names an object (M-2).
@@ -46,17 +57,20 @@ pub(super) fn is(parent: &Value, route: &Value, object: &Value) -> bool {
     same_kind && place == namespace(object) && parent["name"] == object["metadata"]["name"]
 }
 
-/// The ports of an object that a parentRef means; none: it cannot be attached. "both must agree on one port", TCP alone (D-6).
-pub(super) fn ports(parent: &Value, object: &Value) -> Vec<i64> {
+fn has_virtual_ip(object: &Value) -> bool {
     let spec = &object["spec"];
-    let has_virtual_ip = match text(&object["kind"]) {
+    match text(&object["kind"]) {
         "ServiceImport" => spec["type"] == "ClusterSetIP" && items(&spec["ips"]).next().is_some(),
         _ => spec["type"] != "ExternalName" && spec["clusterIP"].as_str().is_some_and(|ip| ip != "None"),
-    };
-    if !has_virtual_ip {
+    }
+}
+
+/// The ports of an object that a parentRef means; none: it cannot be attached. "both must agree on one port", TCP alone (D-6).
+pub(super) fn ports(parent: &Value, object: &Value) -> Vec<i64> {
+    if !has_virtual_ip(object) {
         return Vec::new();
     }
-    let meant = items(&spec["ports"]).filter(|port| {
+    let meant = items(&object["spec"]["ports"]).filter(|port| {
         let is_tcp = port["protocol"].is_null() || port["protocol"] == "" || port["protocol"] == "TCP";
         let is_number = parent["port"].is_null() || parent["port"] == port["port"];
         let is_name = parent["sectionName"].is_null() || parent["sectionName"] == port["name"];

@@ -31,7 +31,8 @@ fn entry(objects: &[Value], route: &Value, parent: &Value) -> Said {
     let ports = frontend.map(|frontend| attach::ports(parent, frontend)).unwrap_or_default();
     let rank = |kind: &str| attach::KINDS.iter().position(|other| *other == kind);
     let is_lost = |port: &i64| {
-        let kinds = frontend.map(|frontend| attach::kinds_on(objects, frontend, *port, namespace(route))).unwrap_or_default();
+        let is_same = |object: &&Value| frontend.is_some_and(|frontend| *object == frontend || attach::stands_for(frontend, object));
+        let kinds = objects.iter().filter(is_same).flat_map(|object| attach::kinds_on(objects, object, *port, namespace(route)));
         kinds.into_iter().any(|kind| rank(kind) < rank(text(&route["kind"])))
     };
     let lost: Vec<i64> = ports.iter().copied().filter(is_lost).collect();
