@@ -17,7 +17,7 @@ use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 /// Of each comparison.
-const CASES: u32 = 3000;
+const CASES: u32 = 2000;
 
 /// Which cases are made does not depend on the day; another seed makes others.
 fn seed() -> u64 {
