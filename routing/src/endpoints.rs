@@ -54,6 +54,15 @@ fn candidates(service: &ServiceObject, port: &ServicePortObject, slice: &Endpoin
     let Some(number) = slice_port(service, port, slice) else { return Vec::new() };
     let endpoints = slice.endpoints.iter().filter_map(|endpoint| {
         let ip: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        // What is said to be a name is none, whatever it looks like (D-18).
+        let is_of_family = match slice.address_type.as_str() {
+            "IPv4" => ip.is_ipv4(),
+            "IPv6" => ip.is_ipv6(),
+            _ => false,
+        };
+        if !is_of_family {
+            return None;
+        }
         let address = SocketAddr::new(ip, number);
         let mut for_zones: Vec<String> = endpoint.hints.for_zones.iter().map(|zone| zone.name.clone()).collect();
         for_zones.sort();

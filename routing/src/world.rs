@@ -174,7 +174,7 @@ impl World {
     }
 
     /// The VIP index for clients of a namespace: addresses of frontends that have an active route, sorted. An address that two objects
-    /// claim belongs to the ServiceImport, then to the older, then to the first by name (digest D-8).
+    /// claim belongs to the one that is not derived from the other, else to the older, else to the ServiceImport (digest D-8).
     #[must_use]
     pub fn vips(&self, client_namespace: &str) -> Vec<Vip> {
         let mut owners: BTreeMap<SocketAddr, &ServiceObject> = BTreeMap::new();
@@ -357,9 +357,9 @@ impl World {
     }
 }
 
-/// Who owns an address that several objects claim; the smaller wins.
-fn claim(service: &ServiceObject) -> (bool, i64, &ServiceRef) {
-    (service.id.kind == ServiceKind::Service, service.created_s, &service.id)
+/// Who owns an address that several objects claim; the smaller wins: never what was derived from another, then the older, then the import.
+fn claim(service: &ServiceObject) -> (bool, i64, bool, &ServiceRef) {
+    (service.derived_from.is_some(), service.created_s, service.id.kind == ServiceKind::Service, &service.id)
 }
 
 #[cfg(test)]

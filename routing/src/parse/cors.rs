@@ -19,7 +19,7 @@ pub(super) fn cors(written: &api::Cors) -> Parsed<Cors> {
         origins: wildcard(&written.allow_origins, "allowOrigins", ORIGINS_MAX, |text| origin(text))?,
         methods: wildcard(&written.allow_methods, "allowMethods", METHODS_MAX, |text| method(text))?,
         headers: wildcard(&written.allow_headers, "allowHeaders", HEADERS_MAX, |text| name(text))?,
-        expose: wildcard(&written.expose_headers, "exposeHeaders", HEADERS_MAX, |text| name(text))?,
+        expose: exposed(&written.expose_headers)?,
         max_age_s: max_age_s.ok_or_else(|| Fault::unsupported("maxAge", format!("{max_age} is no number of seconds")))?,
         credentials: written.allow_credentials.unwrap_or(false),
     })
@@ -30,6 +30,13 @@ fn wildcard<T>(written: &[String], field: &str, max: usize, parse: impl Fn(&Stri
         return list(written, field, max, parse).map(Wildcard::These);
     }
     if written.len() == 1 { Ok(Wildcard::Any) } else { Err(Fault::unsupported(field, "\"*\" stands beside others")) }
+}
+
+/// Unlike the others, `*` may stand beside names here; it means everything all the same.
+fn exposed(written: &[String]) -> Parsed<Wildcard<HeaderName>> {
+    let field = "exposeHeaders";
+    let listed = list(written, field, HEADERS_MAX, |text| if text == "*" { Ok(None) } else { name(text).map(Some) })?;
+    Ok(listed.into_iter().collect::<Option<Vec<_>>>().map_or(Wildcard::Any, Wildcard::These))
 }
 
 fn name(text: &str) -> Parsed<HeaderName> {

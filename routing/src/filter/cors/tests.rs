@@ -126,3 +126,9 @@ fn what_is_no_origin_or_stands_beside_a_wildcard_drops_the_rule() {
         assert!(error.starts_with("spec.rules[0].filters[0].cors."), "{error}");
     }
 }
+
+#[test]
+fn everything_is_exposed_even_where_names_stand_beside_the_wildcard() {
+    let answer = cors(&json!({"allowOrigins": ["*"], "exposeHeaders": ["x-a", "*"]})).actual(&headers(&[("origin", "https://a.example")]));
+    assert_eq!(of(&answer, "access-control-expose-headers"), Some("*"));
+}

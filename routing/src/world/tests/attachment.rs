@@ -128,3 +128,34 @@ fn a_route_on_a_derived_service_conflicts_with_a_higher_kind_on_its_import() {
     let elsewhere = DERIVED.replace("10.201.0.1", "10.99.0.1");
     assert_eq!(status(&world(&[STORE, &elsewhere, &on_service, &grpc])), accepted, "only where they share an address");
 }
+
+/// D-8: the oldest of those that have nothing to do with each other, the import if they are equally old.
+#[test]
+fn an_address_that_two_claim_belongs_to_the_older_one() {
+    let route_on_both = route(
+        "both",
+        "shop",
+        &format!("parentRefs: [{PARENT}, {{group: '', kind: Service, name: other}}]\nrules: [{{backendRefs: [{TO_CART}]}}]"),
+    );
+    let service = |created: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: other, namespace: shop, creationTimestamp: {created}}}, spec: {{clusterIP: \
+             10.201.0.1, ports: [{{port: 80}}]}}}}"
+        )
+    };
+    let owner = |created: &str| {
+        let all = vips(
+            &world(&[
+                &STORE.replace("name: store,", "name: store, creationTimestamp: '2026-01-02T00:00:00Z',"),
+                CART,
+                &service(created),
+                &route_on_both,
+            ]),
+            "shop",
+        );
+        all.into_iter().find(|vip| vip.starts_with("10.201.0.1:80 ")).expect("a VIP")
+    };
+    assert_eq!(owner("'2026-01-01T00:00:00Z'"), "10.201.0.1:80 Service/shop/other/80");
+    assert_eq!(owner("'2026-01-02T00:00:00Z'"), "10.201.0.1:80 ServiceImport/shop/store/80");
+    assert_eq!(owner("'2026-01-03T00:00:00Z'"), "10.201.0.1:80 ServiceImport/shop/store/80");
+}
