@@ -12,5 +12,7 @@ mod faults;
 mod gamma;
 mod http;
 mod interception;
+mod mirrors;
 mod platform;
 mod replay;
+mod store;
