@@ -6,6 +6,7 @@ mod attachment;
 mod backends;
 mod bytes;
 mod change;
+mod cors;
 mod demo;
 mod echo;
 mod faults;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::header::LOCATION;
+use ::http::header::{LOCATION, ORIGIN};
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderValue, Uri};
@@ -24,8 +24,8 @@ use crate::worker::Worker;
 pub(crate) enum ResponseChange {
     /// A header modifier.
     Edit(HeaderEdit),
-    /// These fields are set.
-    Set(HeaderMap),
+    /// A CORS filter's words instead of the backend's own about CORS.
+    Cors(HeaderMap),
     /// This field is added.
     Add(::http::HeaderName, HeaderValue),
 }
@@ -35,7 +35,10 @@ impl ResponseChange {
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Edit(edit) => edit.apply(headers),
-            Self::Set(fields) => {
+            Self::Cors(fields) => {
+                for name in cors::OF_ACTUAL {
+                    headers.remove(name);
+                }
                 for (name, value) in fields {
                     if name == ::http::header::VARY {
                         headers.append(name, value.clone());
@@ -139,9 +142,8 @@ impl Filtered<'_> {
                     self.change(&mut headers);
                     return Err(Own::with_headers(Reason::Preflight, headers));
                 }
-                let fields = filter.actual(&self.parts.headers);
-                if !fields.is_empty() {
-                    self.changes.push(ResponseChange::Set(fields));
+                if self.parts.headers.contains_key(ORIGIN) {
+                    self.changes.push(ResponseChange::Cors(filter.actual(&self.parts.headers)));
                 }
             }
             Filter::Mirror(mirror) => {
