@@ -16,4 +16,7 @@ mod interception;
 mod mirrors;
 mod platform;
 mod replay;
+mod retries;
+mod retry_budget;
 mod store;
+mod timeouts;
