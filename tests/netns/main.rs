@@ -18,5 +18,6 @@ mod platform;
 mod replay;
 mod retries;
 mod retry_budget;
+mod sessions;
 mod store;
 mod timeouts;

@@ -70,16 +70,19 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     let Sent { mut response, used, endpoint, deadline } = sent;
     record.head(response.status(), None);
     let guards = Guards { record, in_flight };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
-        return switch(response, upgraded, guards, used);
+    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_switched {
+        head::strip_hop_by_hop(response.headers_mut());
     }
-    head::strip_hop_by_hop(response.headers_mut());
     for change in &routed.changes {
         change.apply(response.headers_mut());
     }
     if let Some((name, value)) = routed.session.and_then(|session| session.establish(endpoint)) {
         response.headers_mut().append(name, value);
+    }
+    if is_switched {
+        let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
+        return switch(response, upgraded, guards, used);
     }
     let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
     let deadline = deadline.into_iter().flatten().min_by_key(|(end, _)| *end);
