@@ -118,6 +118,20 @@ fn a_redirect_without_port_goes_to_the_one_that_was_dialled() {
 }
 
 #[test]
+fn a_redirect_keeps_the_brackets_of_an_address() {
+    let bed = bed(&[rule(&[], &[&redirect("statusCode: 301")], &[])], Vec::new());
+    let client = bed.client().expect("a client");
+    for vip in bed.resolve(&client, STORE).expect("VIPs") {
+        let to = std::net::SocketAddr::new(vip, 80);
+        let host = to.to_string().strip_suffix(":80").expect("a port").to_owned();
+        for said in [host.clone(), to.to_string()] {
+            let answer = bed.ask(&client, &to.to_string(), &Ask::get(&said, "/x?y")).expect("an answer");
+            assert_eq!(answer.header("location"), Some(format!("http://{host}/x?y").as_str()), "{said}");
+        }
+    }
+}
+
+#[test]
 fn filters_of_a_backend_come_after_those_of_its_rule() {
     let of_rule = [
         request_headers("set: [{name: x-both, value: rule}, {name: x-rule, value: rule}], add: [{name: x-list, value: rule}]"),

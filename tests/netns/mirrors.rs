@@ -12,7 +12,7 @@ use tests::{Bed, who, yaml};
 
 use super::bytes::{PATIENCE, dial, inside};
 use super::replay::{filtered, prefix, rule};
-use super::store::{STORE, accept, bed, condition, filtered_backend, head, listen, metric, own, route};
+use super::store::{STORE, accept, bed, condition, filtered_backend, head, listen, metric, own, route, with};
 
 /// A filter of type RequestMirror; `more` is further fields.
 fn mirror(name: &str, more: &str) -> String {
@@ -143,6 +143,48 @@ fn a_mirror_that_is_not_there_changes_nothing() {
     assert_eq!(condition(&bed, "ResolvedRefs")[..2], ["True", "ResolvedRefs"], "now it is there");
     bed.get(STORE, "/missing?id=late").expect("an answer");
     bed.seen("east/default/missing-0", "late", 1).expect("a copy");
+}
+
+#[test]
+fn a_foreign_mirror_needs_a_grant() {
+    let grant = "{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, metadata: {name: mirror, namespace: bar}, spec: {from: \
+                 [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default}], to: [{group: multicluster.x-k8s.io, kind: \
+                 ServiceImport}]}}";
+    let foreign = mirror("mirror", "").replace("name: mirror", "name: mirror, namespace: bar");
+    let local = "{type: RequestMirror, requestMirror: {backendRef: {kind: Service, name: local, port: 80}}}";
+    let more = vec![
+        ("west/apps.yaml", yaml::all(&[yaml::exported("cart", "default", 1), yaml::app("local", "default", 1)])),
+        ("east/mirror.yaml", yaml::exported("mirror", "bar", 1)),
+    ];
+    let mut bed = bed(&[rule(&[], &[&foreign, local], &cart())], more);
+    assert_eq!(condition(&bed, "ResolvedRefs")[..2], ["False", "RefNotPermitted"]);
+    assert_eq!(who(&bed.get(STORE, "/?id=a").expect("an answer")), "west/cart");
+    bed.seen("west/default/local-0", "a", 1).expect("a copy for the other mirror, a Service");
+    metric(&bed, "isthmus_sidecar_mirrors_total{result=\"answered\"} 1");
+    assert_eq!(copies(&bed, &["east/bar/mirror-0"], "a", 0), 0, "no grant, no copy");
+    bed.apply("west/grant.yaml", grant).expect("in force");
+    assert_eq!(condition(&bed, "ResolvedRefs")[..2], ["True", "ResolvedRefs"]);
+    bed.get(STORE, "/?id=b").expect("an answer");
+    bed.seen("east/bar/mirror-0", "b", 1).expect("a copy");
+}
+
+#[test]
+fn a_request_that_is_sent_again_is_copied_once() {
+    let retried = with(&filtered("/", &mirror("mirror", ""), &cart()), "retry: {codes: [500], attempts: 5, backoff: 1ms}");
+    let app = |name| yaml::exported(name, "default", 1);
+    let bed = bed(&[retried], vec![("west/apps.yaml", yaml::all(&[app("cart"), app("mirror")]))]);
+    let client = bed.client().expect("a client");
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let id = format!("{version:?}").replace('/', "");
+        let body: String = (0..4096).map(|number| format!("{number:08}")).collect();
+        let ask = Ask { method: Method::POST, body: body.clone().into(), ..Ask::get(STORE, &format!("/?fail=3&id={id}")) };
+        let answer = bed.ask_in(&client, STORE, version, &ask).expect("an answer");
+        assert_eq!((answer.status.as_u16(), who(&answer).as_str()), (200, "west/cart"), "{id}");
+        let copy = bed.seen("west/default/mirror-0", &id, 1).expect("a copy");
+        assert!(copy["last"]["body"].as_str() == Some(&body), "whole, once: {id}");
+    }
+    metric(&bed, "isthmus_sidecar_mirrors_total{result=\"answered\"} 2");
+    assert!(copies(&bed, &["west/default/cart-0"], "HTTP1.1", 0) >= 2, "it was sent again");
 }
 
 #[test]

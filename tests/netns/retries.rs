@@ -1,6 +1,7 @@
 //! Retries: what is sent again, how often, when, to whom, and what is answered in the end (HTTPRouteRetry, HTTPRouteRetryWithTimeouts,
 //! HTTPRouteRetryConnectionError; GEP-1731, H-27).
 
+use std::io::{BufReader, Read, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,9 @@ use http::{Method, Version};
 use lab::client::{Answer, Ask};
 use tests::{Bed, who, yaml};
 
+use super::bytes::{dial, inside};
 use super::replay::{prefix, rule};
-use super::store::{STORE, bed, own_answer, with};
+use super::store::{STORE, accept, bed, head, listen, own, own_answer, with};
 
 const POD: &str = "east/default/cart-0";
 
@@ -135,6 +137,31 @@ fn a_body_is_sent_again_whole_or_not_at_all() {
             assert_eq!(attempts(&bed, &id), count, "{id}");
         }
     }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_has_ended_is_retried_with_the_whole_body() {
+    let to_own = with(&rule(&[], &[], &[yaml::import("own", "")]), "retry: {codes: [503], attempts: 1, backoff: 1ms}");
+    let bed = bed(&[to_own], vec![("east/own.yaml", own("own", "http"))]);
+    let listener = listen(&bed, "east/default/own-0");
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    let mut stream = BufReader::new(inside(&bed, move || dial(address)));
+    stream.get_mut().write_all(format!("POST / HTTP/1.1\r\nHost: {STORE}\r\nContent-Length: 10\r\n\r\nfirst").as_bytes()).expect("sent");
+    let mut early = accept(&listener);
+    head(&mut early);
+    let mut first = [0; 5];
+    early.read_exact(&mut first).expect("what has been sent");
+    early.get_mut().write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+    let mut again = accept(&listener);
+    head(&mut again);
+    again.read_exact(&mut first).expect("the same again");
+    stream.get_mut().write_all(b" last").expect("sent");
+    let mut last = [0; 5];
+    again.read_exact(&mut last).expect("the rest");
+    assert_eq!((&first, &last), (b"first", b" last"));
+    again.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("an answer");
+    let answer = head(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[test]

@@ -262,6 +262,30 @@ fn a_policy_on_the_backend_makes_sessions_of_rules_that_say_nothing() {
 }
 
 #[test]
+fn a_grpcroute_has_sessions_too() {
+    let rules = [with(&rule(&[], &[], &cart()), "sessionPersistence: {type: Header, sessionName: x-session}")];
+    let bed = cart_bed(&[], vec![("west/route.yaml", route(&rules).replace("HTTPRoute", "GRPCRoute"))]);
+    let client = bed.client().expect("a client");
+    let call = Ask::grpc(STORE, "/echo.Echo/Say");
+    let first = bed.ask_in(&client, STORE, Version::HTTP_2, &call).expect("an answer");
+    let value = first.header("x-session").unwrap_or_else(|| panic!("a session: {first:?}"));
+    let kept = pods(&bed, Version::HTTP_2, &call.with("x-session", value), "x-session");
+    assert_eq!(kept, BTreeSet::from([pod(&first)]));
+}
+
+#[test]
+fn an_endpoint_that_fails_leaves_its_session_to_the_one_that_answered() {
+    let retried = with(&persistent("/", &cart(), "sessionName: mine"), "retry: {codes: [503], attempts: 1, backoff: 1ms}");
+    let bed = cart_bed(&[retried], Vec::new());
+    let (first, carried) = establish(&bed, "/");
+    let answer = ask_with(&bed, "/?fail=1&id=a&status=503", &carried);
+    let moved = cookie(&answer).unwrap_or_else(|| panic!("a session with the other: {answer:?}"));
+    assert!(answer.status == 200 && pod(&answer) != first, "{answer:?}");
+    let kept = ask_with(&bed, "/", &moved);
+    assert_eq!((pod(&kept), cookie(&kept)), (pod(&answer), None));
+}
+
+#[test]
 fn a_websocket_has_a_session_too() {
     let bed = cart_bed(&[persistent("/", &cart(), "sessionName: mine")], Vec::new());
     let client = bed.client().expect("a client");

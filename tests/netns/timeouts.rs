@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures::{SinkExt, StreamExt};
 use http::Version;
-use lab::client::{Answer, Ask};
+use lab::client::{Answer, Ask, Connection};
 use tests::{Bed, yaml};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -63,7 +63,12 @@ fn a_limit_ends_what_takes_longer_and_zero_is_none() {
             assert!(answer.took >= Duration::from_millis(least), "{path}: {answer:?}");
             assert!(expected == OK || answer.took < Duration::from_millis(delay), "{path}: {answer:?}");
         }
-        assert_eq!(ended(&bed.get(STORE, path).expect("an answer")), OK, "in time: {path}");
+        let answer = bed.get(STORE, path).expect("an answer");
+        assert_eq!(
+            (ended(&answer), answer.seen()["target"].as_str()),
+            (OK, Some(path)),
+            "in time, and no late answer to another: {answer:?}"
+        );
     }
 }
 
@@ -89,6 +94,26 @@ fn a_body_that_does_not_end_in_time_is_broken_off() {
         assert!(began.elapsed() >= Duration::from_millis(500), "{path}: {:?}", began.elapsed());
         assert_eq!(endpoint.read(&mut [0]).unwrap_or(0), 0, "the endpoint need not go on either: {path}");
         assert_eq!(log(&bed, index + 1)[index]["reason"], reason, "{path}");
+    }
+}
+
+#[test]
+fn a_connection_goes_on_after_a_request_that_took_too_long() {
+    let bed = cart_bed(&[limited("/", "cart", "request: 300ms", "")]);
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, STORE).expect("a VIP");
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let answers = bed.namespace(&client).expect("its namespace").block_on(|| async move {
+            let mut connection = Connection::open(address, version).await?;
+            let mut answers = Vec::new();
+            for target in ["/late?delay_ms=5000", "/next", "/late?delay_ms=5000", "/last"] {
+                answers.push(connection.ask(&Ask::get(STORE, target)).await?);
+            }
+            Ok(answers)
+        });
+        let answers = answers.expect("answers on one connection");
+        assert_eq!(answers.iter().map(ended).collect::<Vec<_>>(), [REQUEST, OK, REQUEST, OK], "{version:?}");
+        assert_eq!(answers[3].seen()["target"], "/last", "{version:?}");
     }
 }
 
