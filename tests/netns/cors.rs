@@ -5,7 +5,7 @@ use lab::client::{Answer, Ask};
 use tests::{Bed, who, yaml};
 
 use super::replay::{filtered, prefix, rule};
-use super::store::{STORE, bed, filtered_backend, own_answer};
+use super::store::{STORE, bed, filtered_backend, own_answer, with};
 
 const APP: &str = "https://app.example";
 
@@ -191,4 +191,29 @@ fn the_filters_words_replace_those_of_the_backend() {
     assert!(vary.contains("accept-encoding") && vary.contains("origin"), "{vary}");
     let answer = said("/plain", "access-control-allow-origin:*");
     assert_eq!(told(&answer), pairs(&[("allow-origin", "*")]), "without the filter they are the backend's");
+}
+
+#[test]
+fn errors_of_the_sidecar_s_own_can_be_read_too() {
+    let filter = cors("allowOrigins: [\"https://app.example\"]");
+    let rules = [
+        filtered("/empty", &filter, &[yaml::import("empty", "")]),
+        filtered("/missing", &filter, &[yaml::import("missing", "")]),
+        with(&filtered("/slow", &filter, &cart()), "timeouts: {request: 300ms}"),
+        rule(&[&prefix("/backend", "")], &[], &[filtered_backend("empty", &[&filter])]),
+    ];
+    let app = |name, replicas| yaml::exported(name, "default", replicas);
+    let bed = bed(&rules, vec![("east/apps.yaml", yaml::all(&[app("cart", 1), app("empty", 0)]))]);
+    let client = bed.client().expect("a client");
+    for (target, expected) in [
+        ("/empty", (503, Some("no_endpoint"))),
+        ("/missing", (500, Some("invalid_backend"))),
+        ("/slow?delay_ms=5000", (504, Some("request_timeout"))),
+        ("/backend", (503, Some("no_endpoint"))),
+    ] {
+        for (origin, told_to_it) in [(APP, &[("allow-origin", APP)][..]), ("https://other.example", &[])] {
+            let answer = bed.ask(&client, STORE, &Ask::get(STORE, target).with("origin", origin)).expect("an answer");
+            assert_eq!((own_answer(&answer), told(&answer)), (expected, pairs(told_to_it)), "{target} {origin}");
+        }
+    }
 }

@@ -172,13 +172,14 @@ fn filters_of_a_backend_come_after_those_of_its_rule() {
 }
 
 #[test]
-fn an_answer_of_a_filter_s_own_has_what_earlier_filters_add() {
+fn an_answer_of_the_sidecar_s_own_has_what_earlier_filters_add() {
     let add = response_headers("add: [{name: x-added, value: early}]");
     let cors = "{type: CORS, cors: {allowOrigins: [\"https://app.example\"]}}";
     let to = redirect("hostname: example.org");
     let rules = [
         rule(&[&prefix("/early", "")], &[&add, &to], &[]),
         rule(&[&prefix("/late", "")], &[&to, &add], &[]),
+        rule(&[&prefix("/error", "")], &[&add], &[yaml::import("missing", "")]),
         rule(&[&prefix("/cors", "")], &[cors, &to], &[]),
         rule(
             &[&prefix("/rewritten", "")],
@@ -188,9 +189,9 @@ fn an_answer_of_a_filter_s_own_has_what_earlier_filters_add() {
     ];
     let bed = bed(&rules, cart_in_east());
     let client = bed.client().expect("a client");
-    for (path, added) in [("/early", Some("early")), ("/late", None)] {
+    for (path, status, added) in [("/early", 302, Some("early")), ("/late", 302, None), ("/error", 500, Some("early"))] {
         let answer = bed.get(STORE, path).expect("an answer");
-        assert_eq!((own_answer(&answer).0, answer.header("x-added")), (302, added), "{path}");
+        assert_eq!((own_answer(&answer).0, answer.header("x-added")), (status, added), "{path}");
     }
     let answer = bed.ask(&client, STORE, &Ask::get(STORE, "/cors").with("origin", "https://app.example")).expect("an answer");
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (302, Some("https://app.example")));

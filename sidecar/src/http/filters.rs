@@ -122,9 +122,8 @@ impl Filtered<'_> {
                     debug!(%error, "redirect");
                     Reason::InvalidTarget
                 })?;
-                let mut headers = HeaderMap::with_capacity(2);
+                let mut headers = HeaderMap::with_capacity(4);
                 headers.insert(LOCATION, location);
-                self.change(&mut headers);
                 return Err(Own::with_headers(Reason::Redirect(redirect.status), headers));
             }
             Filter::Rewrite(rewrite) => {
@@ -138,9 +137,7 @@ impl Filtered<'_> {
             }
             Filter::Cors(filter) => {
                 if cors::is_preflight(&self.parts.method, &self.parts.headers) {
-                    let mut headers = filter.preflight(&self.parts.headers);
-                    self.change(&mut headers);
-                    return Err(Own::with_headers(Reason::Preflight, headers));
+                    return Err(Own::with_headers(Reason::Preflight, filter.preflight(&self.parts.headers)));
                 }
                 if self.parts.headers.contains_key(ORIGIN) {
                     self.changes.push(ResponseChange::Cors(filter.actual(&self.parts.headers)));
@@ -161,12 +158,6 @@ impl Filtered<'_> {
             Filter::ExternalAuth(_) => return Err(Reason::UnsupportedFilter.into()),
         }
         Ok(())
-    }
-
-    fn change(&self, headers: &mut HeaderMap) {
-        for change in &self.changes {
-            change.apply(headers);
-        }
     }
 }
 
