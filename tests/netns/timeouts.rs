@@ -98,6 +98,34 @@ fn a_body_that_does_not_end_in_time_is_broken_off() {
 }
 
 #[test]
+fn in_http_2_the_stream_alone_is_broken_off() {
+    let rules = [limited("/own", "own", "request: 500ms", ""), limited("/cart", "cart", "request: 10s", "")];
+    let more = vec![("east/apps.yaml", yaml::all(&[own("own", "http"), yaml::exported("cart", "default", 1)]))];
+    let bed = bed(&rules, more);
+    let listener = listen(&bed, "east/default/own-0");
+    let server = std::thread::spawn(move || {
+        let mut endpoint = accept(&listener);
+        head(&mut endpoint);
+        endpoint.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nthe beginning").expect("sent");
+        endpoint.read(&mut [0]).unwrap_or(0)
+    });
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, STORE).expect("a VIP");
+    let (broken, next) = bed
+        .namespace(&client)
+        .expect("its namespace")
+        .block_on(|| async move {
+            let mut connection = Connection::open(address, Version::HTTP_2).await?;
+            let broken = connection.ask(&Ask::get(STORE, "/own")).await;
+            Ok((broken, connection.ask(&Ask::get(STORE, "/cart")).await?))
+        })
+        .expect("an answer on the same connection");
+    assert!(broken.is_err(), "its body did not end: {broken:?}");
+    assert_eq!((ended(&next), server.join().expect("the server")), (OK, 0));
+    assert_eq!(log(&bed, 2)[0]["reason"], "request_timeout");
+}
+
+#[test]
 fn a_connection_goes_on_after_a_request_that_took_too_long() {
     let bed = cart_bed(&[limited("/", "cart", "request: 300ms", "")]);
     let client = bed.client().expect("a client");
