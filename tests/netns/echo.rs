@@ -170,7 +170,7 @@ fn a_websocket_sends_frames_back_and_bytes_where_no_key_is_given() {
         let mut stream = BufReader::new(dial(address)?);
         let request = format!("GET / HTTP/1.1\r\nHost: {STORE}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
         stream.get_mut().write_all(request.as_bytes())?;
-        let head = super::http::head(&mut stream);
+        let head = super::store::head(&mut stream);
         anyhow::ensure!(head.starts_with("HTTP/1.1 101"), "{head}");
         stream.get_mut().write_all(b"no frame")?;
         stream.get_mut().shutdown(std::net::Shutdown::Write)?;

@@ -1,8 +1,8 @@
 //! HTTP on its way through the sidecar: versions, filters, affinity, what is sent again, upgrades, and what is told about it all.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -13,19 +13,7 @@ use serde_json::Value;
 use tests::{Bed, who, yaml};
 
 use super::bytes::{PATIENCE, dial, inside};
-
-const STORE: &str = "store.default.svc.clusterset.local";
-
-/// `store` in west and a route from it.
-fn bed(rules: &[String], more: Vec<(&str, String)>) -> Bed {
-    let mut files = vec![
-        ("west/client.yaml", yaml::client("default")),
-        ("west/store.yaml", yaml::exported("store", "default", 1)),
-        ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], rules)),
-    ];
-    files.extend(more);
-    Bed::start(&files, Options::default()).expect("a lab")
-}
+use super::store::{STORE, accept, bed, head, listen, log, own};
 
 fn speaking(name: &str, app_protocol: &str) -> String {
     let ports = format!("[{{port: 80, targetPort: 8080, appProtocol: {app_protocol}}}]");
@@ -138,31 +126,9 @@ fn an_answer_of_the_sidecar_s_own_to_head_has_no_body() {
 
 /// A route to a pod in which a test's own server takes connections.
 fn own_server(app_protocol: &str) -> (Bed, TcpListener) {
-    let ports = format!("[{{port: 80, targetPort: 9000, appProtocol: {app_protocol}}}]");
-    let own = yaml::all(&[
-        yaml::deployment("own", "default", 1, "[]"),
-        yaml::service("own", "default", &ports, ""),
-        yaml::export("own", "default"),
-    ]);
-    let bed = bed(&[yaml::to_import("/", "own")], vec![("east/own.yaml", own)]);
-    let pod = bed.pod("east/default/own-0").expect("a pod");
-    let listener = bed.namespace(&pod).expect("its namespace").run(|| Ok(TcpListener::bind("[::]:9000")?)).expect("a listener");
+    let bed = bed(&[yaml::to_import("/", "own")], vec![("east/own.yaml", own("own", app_protocol))]);
+    let listener = listen(&bed, "east/default/own-0");
     (bed, listener)
-}
-
-pub(crate) fn head(stream: &mut BufReader<TcpStream>) -> String {
-    let mut text = String::new();
-    while !text.ends_with("\r\n\r\n") {
-        let length = stream.read_line(&mut text).expect("a line");
-        assert!(length > 0, "ended: {text}");
-    }
-    text
-}
-
-fn accept(listener: &TcpListener) -> BufReader<TcpStream> {
-    let (stream, _) = listener.accept().expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    BufReader::new(stream)
 }
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -416,19 +382,6 @@ fn an_idle_http2_connection_is_no_slow_head() {
             quiet.ask(&ask).await
         })
         .expect("it is still there");
-}
-
-/// The access log once it has so many lines.
-fn log(bed: &Bed, count: usize) -> Vec<Value> {
-    let client = bed.client().expect("a client");
-    let end = std::time::Instant::now() + PATIENCE;
-    loop {
-        let lines = bed.access_log(&client).expect("a log");
-        if lines.len() >= count {
-            return lines;
-        }
-        assert!(std::time::Instant::now() < end, "{lines:?}");
-    }
 }
 
 #[test]

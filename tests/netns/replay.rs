@@ -76,20 +76,20 @@ impl Parent {
 }
 
 /// A rule; `matches` and `filters` are lists of items.
-fn rule(matches: &[&str], filters: &[&str], backends: &[String]) -> String {
+pub(crate) fn rule(matches: &[&str], filters: &[&str], backends: &[String]) -> String {
     let lists = [("matches", matches.join(", ")), ("filters", filters.join(", ")), ("backendRefs", backends.join(", "))];
     let present = lists.into_iter().filter(|(_, items)| !items.is_empty()).map(|(field, items)| format!("{field}: [{items}]"));
     format!("{{{}}}", present.collect::<Vec<_>>().join(", "))
 }
 
 /// A match of a path prefix; `more` is further fields.
-fn prefix(path: &str, more: &str) -> String {
+pub(crate) fn prefix(path: &str, more: &str) -> String {
     let comma = if more.is_empty() { "" } else { ", " };
     format!("{{path: {{type: PathPrefix, value: {path}}}{comma}{more}}}")
 }
 
 /// A rule of one path prefix and one filter.
-fn filtered(path: &str, filter: &str, backends: &[String]) -> String {
+pub(crate) fn filtered(path: &str, filter: &str, backends: &[String]) -> String {
     rule(&[&prefix(path, "")], &[filter], backends)
 }
 
@@ -190,7 +190,7 @@ fn compare(parent: Parent, ask: &Ask, answer: &Answer, expected: &Expected) {
 }
 
 /// All values of a header field as the backend saw them.
-fn seen_header(answer: &Answer, name: &str) -> Option<String> {
+pub(crate) fn seen_header(answer: &Answer, name: &str) -> Option<String> {
     let headers: Vec<(String, String)> = serde_json::from_value(answer.seen()["headers"].clone()).expect("pairs");
     let values: Vec<String> = headers.into_iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect();
     (!values.is_empty()).then(|| values.join(","))

@@ -12,6 +12,10 @@ use crate::model::{Cors, HostGlob, Origin, Scheme, Wildcard};
 /// Methods that are always allowed (<https://fetch.spec.whatwg.org/#cors-safelisted-method>).
 const SAFELISTED: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
 
+/// What the answer to an actual request can say about CORS. Where a filter speaks it alone does: `Access-Control-Allow-Credentials` in
+/// particular is omitted "entirely" unless the filter allows them (HTTPCORSFilter).
+pub const OF_ACTUAL: [HeaderName; 3] = [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_EXPOSE_HEADERS];
+
 /// Whether a request is a preflight request: such a one never reaches a backend.
 #[must_use]
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {

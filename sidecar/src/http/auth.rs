@@ -226,7 +226,7 @@ fn header(option: wire::HeaderValueOption) -> Option<(HeaderName, HeaderValue, b
 
 fn denied(status: StatusCode, mut headers: HeaderMap, body: Bytes) -> Own {
     headers.remove(CONTENT_LENGTH);
-    Own { reason: Reason::AuthDenied, words: Some(Box::new(Words { status, headers, body })) }
+    Own::with_words(Reason::AuthDenied, Words { status, headers, body })
 }
 
 /// What says how long a message is and what it is made of belongs to that message; Host is the route's.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ::http::header::LOCATION;
+use ::http::header::{LOCATION, ORIGIN};
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderValue, Uri};
@@ -24,8 +24,8 @@ use crate::worker::Worker;
 pub(crate) enum ResponseChange {
     /// A header modifier.
     Edit(HeaderEdit),
-    /// These fields are set.
-    Set(HeaderMap),
+    /// A CORS filter's words instead of the backend's own about CORS.
+    Cors(HeaderMap),
     /// This field is added.
     Add(::http::HeaderName, HeaderValue),
 }
@@ -35,7 +35,10 @@ impl ResponseChange {
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {
         match self {
             Self::Edit(edit) => edit.apply(headers),
-            Self::Set(fields) => {
+            Self::Cors(fields) => {
+                for name in cors::OF_ACTUAL {
+                    headers.remove(name);
+                }
                 for (name, value) in fields {
                     if name == ::http::header::VARY {
                         headers.append(name, value.clone());
@@ -119,9 +122,8 @@ impl Filtered<'_> {
                     debug!(%error, "redirect");
                     Reason::InvalidTarget
                 })?;
-                let mut headers = HeaderMap::with_capacity(2);
+                let mut headers = HeaderMap::with_capacity(4);
                 headers.insert(LOCATION, location);
-                self.change(&mut headers);
                 return Err(Own::with_headers(Reason::Redirect(redirect.status), headers));
             }
             Filter::Rewrite(rewrite) => {
@@ -135,13 +137,10 @@ impl Filtered<'_> {
             }
             Filter::Cors(filter) => {
                 if cors::is_preflight(&self.parts.method, &self.parts.headers) {
-                    let mut headers = filter.preflight(&self.parts.headers);
-                    self.change(&mut headers);
-                    return Err(Own::with_headers(Reason::Preflight, headers));
+                    return Err(Own::with_headers(Reason::Preflight, filter.preflight(&self.parts.headers)));
                 }
-                let fields = filter.actual(&self.parts.headers);
-                if !fields.is_empty() {
-                    self.changes.push(ResponseChange::Set(fields));
+                if self.parts.headers.contains_key(ORIGIN) {
+                    self.changes.push(ResponseChange::Cors(filter.actual(&self.parts.headers)));
                 }
             }
             Filter::Mirror(mirror) => {
@@ -159,12 +158,6 @@ impl Filtered<'_> {
             Filter::ExternalAuth(_) => return Err(Reason::UnsupportedFilter.into()),
         }
         Ok(())
-    }
-
-    fn change(&self, headers: &mut HeaderMap) {
-        for change in &self.changes {
-            change.apply(headers);
-        }
     }
 }
 

@@ -71,16 +71,19 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     let Sent { mut response, used, endpoint, deadline } = sent;
     record.head(response.status(), None);
     let guards = Guards { record, in_flight };
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
-        return switch(response, upgraded, guards, used);
+    let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_switched {
+        head::strip_hop_by_hop(response.headers_mut());
     }
-    head::strip_hop_by_hop(response.headers_mut());
     for change in &routed.changes {
         change.apply(response.headers_mut());
     }
     if let Some((name, value)) = routed.session.and_then(|session| session.establish(endpoint)) {
         response.headers_mut().append(name, value);
+    }
+    if is_switched {
+        let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
+        return switch(response, upgraded, guards, used);
     }
     let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
     let deadline = deadline.into_iter().flatten().min_by_key(|(end, _)| *end);
@@ -160,8 +163,10 @@ async fn walk(
     let is_grpc = routed.prepared.is_grpc;
     let mut routed = routed;
     mirror::send_copies(&connection.worker, std::mem::take(&mut routed.copies), &body, connection.destination, is_grpc);
-    let sent = send_within(connection, &routed.prepared, limit, record.told()).await?;
-    Ok((Walk { routed, sent }, limit))
+    match send_within(connection, &routed.prepared, limit, record.told()).await {
+        Ok(sent) => Ok((Walk { routed, sent }, limit)),
+        Err(reason) => Err(Own::from(reason).changed(routed.changes)),
+    }
 }
 
 /// Its result, unless the time is over before; none: it is.
@@ -237,26 +242,11 @@ async fn route(
         port: connection.frontend.0.port,
         destination: connection.destination,
     };
-    filtered.apply(&selection.rule.filters, selection.matched, rule).await?;
-    let session = kept(selection.rule, rule, &filtered.parts);
-    let kept = session.as_ref().and_then(|(_, kept)| rule.session(&kept.as_ref()?.endpoint));
-    // A session goes to its own backend even if that has no weight any more (GEP-1619).
-    let chosen = match kept {
-        Some((backend, _)) => backend,
-        None => split::pick(&selection.rule.backends, worker.random()).ok_or(Reason::NoBackend)?,
+    let Chosen { backend, session, kept } = match choose(&mut filtered, &selection, rule, told).await {
+        Ok(chosen) => chosen,
+        // A browser, for one, is to see an error as it would see an answer.
+        Err(own) => return Err(own.changed(filtered.changes)),
     };
-    let weighted = selection.rule.backends.get(chosen).ok_or(Reason::NoBackend)?;
-    if matches!(weighted.target, BackendTarget::Invalid(_)) {
-        return Err(Reason::InvalidBackend.into());
-    }
-    let backend = rule.backends.get(chosen).and_then(Clone::clone).ok_or(Reason::NoEndpoint)?;
-    told.backend = Arc::clone(&backend.name);
-    filtered.apply(&weighted.filters, selection.matched, rule).await?;
-    let session = match session {
-        Some((persistence, kept)) => Some(Session { persistence, scope: rule.scope.clone(), backend: Arc::clone(&backend), kept }),
-        None => of_backend(&backend, &filtered.parts),
-    };
-    let kept = kept.map(|(_, address)| address).or_else(|| session.as_ref().and_then(Session::address));
     let Filtered { parts, authority, changes, copies, .. } = filtered;
     let prepared = Prepared {
         target: Target::Backend(backend),
@@ -270,6 +260,43 @@ async fn route(
         is_grpc: is_grpc(live),
     };
     Ok(Routed { prepared, changes, copies, session })
+}
+
+/// Where a request goes.
+struct Chosen {
+    backend: Arc<LiveBackend>,
+    session: Option<Session>,
+    kept: Option<std::net::SocketAddr>,
+}
+
+/// Applies filters on the way to a backend.
+async fn choose(
+    filtered: &mut Filtered<'_>,
+    selection: &routing::table::Selection<'_>,
+    rule: &LiveRule,
+    told: &mut Told,
+) -> Result<Chosen, Own> {
+    filtered.apply(&selection.rule.filters, selection.matched, rule).await?;
+    let session = kept(selection.rule, rule, &filtered.parts);
+    let kept = session.as_ref().and_then(|(_, kept)| rule.session(&kept.as_ref()?.endpoint));
+    // A session goes to its own backend even if that has no weight any more (GEP-1619).
+    let chosen = match kept {
+        Some((backend, _)) => backend,
+        None => split::pick(&selection.rule.backends, filtered.worker.random()).ok_or(Reason::NoBackend)?,
+    };
+    let weighted = selection.rule.backends.get(chosen).ok_or(Reason::NoBackend)?;
+    if matches!(weighted.target, BackendTarget::Invalid(_)) {
+        return Err(Reason::InvalidBackend.into());
+    }
+    let backend = rule.backends.get(chosen).and_then(Clone::clone).ok_or(Reason::NoEndpoint)?;
+    told.backend = Arc::clone(&backend.name);
+    filtered.apply(&weighted.filters, selection.matched, rule).await?;
+    let session = match session {
+        Some((persistence, kept)) => Some(Session { persistence, scope: rule.scope.clone(), backend: Arc::clone(&backend), kept }),
+        None => of_backend(&backend, &filtered.parts),
+    };
+    let kept = kept.map(|(_, address)| address).or_else(|| session.as_ref().and_then(Session::address));
+    Ok(Chosen { backend, session, kept })
 }
 
 /// The rule's own persistence, and the session that a request comes with.

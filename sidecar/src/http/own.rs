@@ -5,6 +5,7 @@ use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
 
+use super::filters::ResponseChange;
 use super::head::{GRPC_MESSAGE, GRPC_STATUS};
 use super::response::{Guards, ResponseBody};
 use crate::reason::{REASON_HEADER, Reason};
@@ -16,6 +17,8 @@ pub(crate) struct Own {
     pub(crate) reason: Reason,
     /// Status, headers and body where they are somebody else's words.
     pub(crate) words: Option<Box<Words>>,
+    /// What the filters that had their turn want of any answer.
+    pub(crate) changes: Vec<ResponseChange>,
 }
 
 /// What an answer looks like.
@@ -42,19 +45,29 @@ pub(crate) struct Words {
 
 impl From<Reason> for Own {
     fn from(reason: Reason) -> Self {
-        Self { reason, words: None }
+        Self { reason, words: None, changes: Vec::new() }
     }
 }
 
 impl Own {
     /// An answer with headers of its own and nothing else.
     pub(crate) fn with_headers(reason: Reason, headers: HeaderMap) -> Self {
-        Self { reason, words: Some(Box::new(Words { status: reason.status(), headers, body: Bytes::new() })) }
+        Self::with_words(reason, Words { status: reason.status(), headers, body: Bytes::new() })
+    }
+
+    /// An answer in somebody else's words.
+    pub(crate) fn with_words(reason: Reason, words: Words) -> Self {
+        Self { words: Some(Box::new(words)), ..reason.into() }
+    }
+
+    /// The same, changed as an endpoint's answer would be.
+    pub(crate) fn changed(self, changes: Vec<ResponseChange>) -> Self {
+        Self { changes, ..self }
     }
 
     /// The response in the form that the request wants.
     pub(crate) fn response(self, form: Form, mut guards: Guards) -> Response<ResponseBody> {
-        let Self { reason, words } = self;
+        let Self { reason, words, changes } = self;
         let mut words = match (words, form) {
             (Some(words), _) => *words,
             (None, Form::Grpc) => grpc(reason),
@@ -63,6 +76,9 @@ impl Own {
         if form == Form::Head {
             // In HTTP/2 nobody else leaves it out (RFC 9110 section 9.3.2).
             words.body = Bytes::new();
+        }
+        for change in &changes {
+            change.apply(&mut words.headers);
         }
         words.headers.insert(REASON_HEADER, HeaderValue::from_static(reason.label()));
         guards.record.head(words.status, Some(reason));
