@@ -102,14 +102,17 @@ fn a_slow_pod_answers_later() {
     assert!(answer.took >= Duration::from_millis(40), "{answer:?}");
 }
 
-/// A GET over TLS to one name, with another one to verify.
-fn over_tls(bed: &Bed, to: &str, name: &str, version: Version) -> anyhow::Result<Answer> {
+/// What a client does that trusts the lab's pods.
+pub(crate) fn tls_client(bed: &Bed) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(bed.ca_pem().as_bytes())?)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A GET over TLS to one name, with another one to verify.
+pub(crate) fn over_tls(bed: &Bed, to: &str, name: &str, version: Version) -> anyhow::Result<Answer> {
+    let mut config = tls_client(bed)?;
     let protocol: &[u8] = if version == Version::HTTP_2 { b"h2" } else { b"http/1.1" };
     config.alpn_protocols = vec![protocol.to_vec()];
     let client = bed.client()?;

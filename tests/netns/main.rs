@@ -22,4 +22,5 @@ mod retries;
 mod retry_budget;
 mod sessions;
 mod store;
+mod streams;
 mod timeouts;
