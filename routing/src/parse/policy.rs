@@ -111,14 +111,12 @@ fn interval(text: Option<&String>, default: Duration, min: Duration, field: &str
     Err(Fault::unsupported(field, format!("{text:?} is not between {min:?} and {INTERVAL_MAX:?}")))
 }
 
-/// Whether a document is PEM with at least one certificate in it.
+/// Whether a document is PEM with at least one certificate in it that can be trusted: what a sidecar takes.
 pub(crate) fn is_certificate_bundle(text: &str) -> bool {
     let mut found = false;
     for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
-        if certificate.is_err() {
-            return false;
-        }
-        found = true;
+        let Ok(certificate) = certificate else { return false };
+        found |= webpki::anchor_from_trusted_cert(&certificate).is_ok();
     }
     found
 }
