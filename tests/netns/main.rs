@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod attachment;
+mod auth;
 mod backend_tls;
 mod backends;
 mod bytes;
