@@ -6,6 +6,7 @@ mod attachment;
 mod auth;
 mod backend_tls;
 mod backends;
+mod balancing;
 mod bytes;
 mod change;
 mod cors;
