@@ -12,6 +12,7 @@ mod change;
 mod cors;
 mod demo;
 mod echo;
+mod endpoints;
 mod faults;
 mod filters;
 mod gamma;

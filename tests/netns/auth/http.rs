@@ -176,18 +176,22 @@ fn a_body_is_shown_up_to_its_limit_and_reaches_the_backend_whole() {
     is_own(&ask(&bed, &post("/tiny", "123456789")), 413, "auth_body_too_large");
     is_own(&ask(&bed, &post("/", &large.repeat(2))), 413, "auth_body_too_large");
     assert!(asked.try_recv().is_err(), "nobody was asked about these");
-    // A body of unknown length is shown as well.
-    let client = bed.client().expect("a client");
-    let address = bed.address(&client, STORE).expect("a VIP");
-    let text = crate::bytes::inside(&bed, move || {
-        let mut stream = crate::bytes::dial(address)?;
-        stream.write_all(
-            b"POST /tiny HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
-        )?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    });
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"body\":\"body\""), "{text}");
-    assert_eq!(asked.recv().expect("asked").body, "body");
+    // A body of unknown length is shown as well, and one that its client sends only when it is asked for it.
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    for (fields, sent) in [("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n"), ("Content-Length: 4\r\nExpect: 100-continue", "body")]
+    {
+        let text = crate::bytes::inside(&bed, move || {
+            let mut stream = BufReader::new(crate::bytes::dial(address)?);
+            stream.get_mut().write_all(format!("POST /tiny HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n\r\n").as_bytes())?;
+            if fields.contains("Expect") {
+                assert!(crate::http::head(&mut stream).starts_with("HTTP/1.1 100"));
+            }
+            stream.get_mut().write_all(sent.as_bytes())?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        });
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"body\":\"body\""), "{fields}: {text}");
+        assert_eq!(asked.recv().expect("asked").body, "body", "{fields}");
+    }
 }

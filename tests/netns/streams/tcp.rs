@@ -182,6 +182,46 @@ fn an_open_connection_outlives_every_change_of_its_route() {
 }
 
 #[test]
+fn a_backend_in_a_foreign_namespace_needs_a_grant_for_this_kind_of_route() {
+    let foreign = front_route(&[yaml::import("blue", "port: 42, namespace: bar")]);
+    let grant = |kind: &str| {
+        format!(
+            "{{apiVersion: gateway.networking.k8s.io/v1, kind: ReferenceGrant, metadata: {{name: bar, namespace: bar}}, spec: {{from: \
+             [{{group: gateway.networking.k8s.io, kind: {kind}, namespace: default}}], to: [{{group: multicluster.x-k8s.io, kind: \
+             ServiceImport}}]}}}}"
+        )
+    };
+    let in_bar = raw("blue", 1).replace("namespace: default", "namespace: bar");
+    let mut bed = bed(vec![("west/route.yaml", foreign), ("east/bar.yaml", in_bar), ("west/grant.yaml", grant("HTTPRoute"))]);
+    assert_eq!(taker_of(&bed, FRONT), RESET);
+    assert_eq!(condition(&bed, ("TCPRoute", "front"), "ResolvedRefs").1, "RefNotPermitted");
+    bed.apply("west/grant.yaml", &grant("TCPRoute")).expect("in force");
+    assert_eq!(taker_of(&bed, FRONT), "east/blue", "granted (D-4)");
+    assert_eq!(condition(&bed, ("TCPRoute", "front"), "ResolvedRefs").1, "ResolvedRefs");
+    bed.delete("west/grant.yaml").expect("in force");
+    assert_eq!(taker_of(&bed, FRONT), RESET, "revoked at once");
+}
+
+#[test]
+fn an_open_connection_is_waited_for_when_the_sidecar_is_told_to_end() {
+    let bed = bed(vec![("west/route.yaml", front_route(&[to("blue", 1)]))]);
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, FRONT).expect("a VIP");
+    let (mut open, _) = inside(&bed, move || greeted(address));
+    bed.signal_sidecar(&client, nix::sys::signal::Signal::SIGTERM).expect("told");
+    let end = std::time::Instant::now() + PATIENCE;
+    while !bed.logs(&client).expect("logs").contains("drains") {
+        assert!(std::time::Instant::now() < end, "it was told to end");
+    }
+    // Longer than it looks for connections, shorter than its grace period of a second.
+    for _ in 0..20 {
+        open.get_mut().write_all(b"ping").expect("still there");
+        open.read_exact(&mut [0; 4]).expect("still there");
+        assert!(bed.sidecar_admin(&client, "/livez").is_ok());
+    }
+}
+
+#[test]
 fn a_reset_of_either_side_reaches_the_other() {
     let bed = bed(vec![("west/route.yaml", front_route(&[yaml::import("own", "port: 42")])), ("east/own.yaml", own())]);
     let pod = bed.pod("east/default/own-0").expect("a pod");

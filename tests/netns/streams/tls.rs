@@ -35,6 +35,10 @@ fn tls_route(name: &str, hostnames: &str, backend: &str) -> String {
 
 /// `front` with a route for an exact name to `blue`, in the other cluster, and one for all under a domain to `green`.
 fn bed() -> Bed {
+    bed_with(Options::default())
+}
+
+fn bed_with(options: Options) -> Bed {
     let files = [
         ("west/client.yaml", yaml::client("default")),
         ("west/apps.yaml", yaml::all(&[secure("front", "front.example.com"), secure("green", "*.example.com, *.shop.example.com")])),
@@ -42,7 +46,7 @@ fn bed() -> Bed {
         ("west/exact.yaml", tls_route("exact", "a.example.com", "blue")),
         ("west/wild.yaml", tls_route("wild", "\"*.example.com\"", "green")),
     ];
-    Bed::start(&files, Options::default()).expect("a lab")
+    Bed::start(&files, options).expect("a lab")
 }
 
 #[test]
@@ -122,6 +126,15 @@ fn a_client_hello_may_come_byte_by_byte() {
         Ok(answer)
     });
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("x-served-by: east/default/blue-0"), "{answer}");
+}
+
+#[test]
+fn a_client_that_does_not_say_whom_it_wants_gets_no_more_time() {
+    let bed = bed_with(Options { sidecar_arguments: vec!["--head-timeout-s=1".to_owned()], ..Options::default() });
+    let hello = hello(&bed, Some("a.example.com")).1;
+    for (what, sent) in [("nothing", Vec::new()), ("half of it", hello[..hello.len() / 2].to_vec())] {
+        assert_eq!(ended(&bed, sent), b"", "{what}");
+    }
 }
 
 #[test]
