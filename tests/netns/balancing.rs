@@ -10,7 +10,7 @@ use lab::client::{Ask, Connection};
 use lab::lab::Options;
 use tests::{Bed, who, yaml};
 
-use super::http::head;
+use super::store::head;
 
 const STORE: &str = "store.default.svc.clusterset.local";
 /// Connections at once, each with its requests one after the other.

@@ -94,9 +94,9 @@ fn connections_that_end_without_an_answer_are_retried() {
     ]);
     for (id, target, expected, count) in [
         ("twice", "/three?drop=2", None, 3),
-        ("always", "/three?drop=9", Some((502, Some("endpoint_reset"))), 4),
+        ("always", "/three?drop=9", Some((503, Some("endpoint_reset"))), 4),
         ("coded", "/coded?drop=1", None, 2),
-        ("never", "/never?drop=1", Some((502, Some("endpoint_reset"))), 1),
+        ("never", "/never?drop=1", Some((503, Some("endpoint_reset"))), 1),
     ] {
         let answer = ask(&bed, &post(&format!("{target}&id={id}"), Bytes::from_static(b"some body")));
         match expected {

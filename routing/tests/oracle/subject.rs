@@ -71,10 +71,7 @@ pub(crate) fn winner(kind: RouteKind, route: &Route, rule: u32) -> Winner {
 
 /// The entries of a route's status, with those ports left out of `lost` that the message does not name.
 pub(crate) fn status(world: &World, route: &Value, expected: &[Said]) -> Vec<Said> {
-    let kind = match object(route) {
-        Object::Route(route) => route.kind,
-        other => panic!("{other:?} is no route"),
-    };
+    let Object::Route(routing::api::Route { kind, .. }) = object(route) else { panic!("{route} is no route") };
     let text = |field: &str| route["metadata"][field].as_str().expect("a text").to_owned();
     let entries = world.status(&ObjectKey { kind: ObjectKind::Route(kind), namespace: text("namespace"), name: text("name") });
     let entries = entries.expect("the route is known").into_iter().enumerate().map(|(index, entry)| {

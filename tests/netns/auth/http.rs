@@ -184,7 +184,7 @@ fn a_body_is_shown_up_to_its_limit_and_reaches_the_backend_whole() {
             let mut stream = BufReader::new(crate::bytes::dial(address)?);
             stream.get_mut().write_all(format!("POST /tiny HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n\r\n").as_bytes())?;
             if fields.contains("Expect") {
-                assert!(crate::http::head(&mut stream).starts_with("HTTP/1.1 100"));
+                assert!(crate::store::head(&mut stream).starts_with("HTTP/1.1 100"));
             }
             stream.get_mut().write_all(sent.as_bytes())?;
             let mut text = String::new();

@@ -145,11 +145,11 @@ fn an_export_without_slices_is_reached_through_its_vip() {
     let mut bed = bed(&yaml::import("cart", "port: 80"));
     bed.apply("east/cart.yaml", &yaml::all(&[yaml::app("cart", "default", 1), absent])).expect("in force");
     assert_eq!(answered(&bed, STORE, "/"), "east/cart");
-    let line = crate::http::log(&bed, 1).remove(0);
+    let line = crate::store::log(&bed, 1).remove(0);
     assert!(line["endpoint"].as_str().is_some_and(|endpoint| endpoint.ends_with(":80")), "the VIP's port: {line}");
     bed.apply("east/cart.yaml", &yaml::exported("cart", "default", 1)).expect("in force");
     assert_eq!(answered(&bed, STORE, "/"), "east/cart");
-    let line = crate::http::log(&bed, 2).remove(1);
+    let line = crate::store::log(&bed, 2).remove(1);
     assert!(line["endpoint"].as_str().is_some_and(|endpoint| endpoint.ends_with(":8080")), "the pod's: {line}");
 }
 

@@ -228,9 +228,12 @@ fn a_reset_of_either_side_reaches_the_other() {
     let listener = bed.namespace(&pod).expect("its namespace").run(|| Ok(std::net::TcpListener::bind("[::]:4242")?)).expect("a listener");
     let address = bed.address(&bed.client().expect("a client"), FRONT).expect("a VIP");
     for is_client_first in [true, false] {
-        let client = inside(&bed, move || dial(address));
-        let (server, _) = listener.accept().expect("a connection");
+        let mut client = inside(&bed, move || dial(address));
+        let (mut server, _) = listener.accept().expect("a connection");
         server.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        // A reset before a byte has passed could be taken for a failed attempt to connect, and another endpoint would be tried.
+        client.write_all(b"x").expect("sent");
+        server.read_exact(&mut [0]).expect("it has passed");
         let (ended, mut other) = if is_client_first { (client, server) } else { (server, client) };
         socket2::SockRef::from(&ended).set_linger(Some(std::time::Duration::ZERO)).expect("set");
         drop(ended);

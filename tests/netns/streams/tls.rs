@@ -13,7 +13,7 @@ use tests::{Bed, who, yaml};
 use super::{accepted, inside, route, said};
 use crate::bytes::dial;
 use crate::echo::{over_tls, tls_client};
-use crate::http::log;
+use crate::store::log;
 
 const FRONT: &str = "front.default.svc.clusterset.local";
 /// A connection that goes nowhere ends within this time: well before any time limit of the sidecar's.

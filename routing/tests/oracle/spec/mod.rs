@@ -1,7 +1,7 @@
 //! The oracle: Kubernetes objects as JSON, read here and nowhere else, and the sentences of the specification in their order.
 //!
 //! Slow and literal on purpose; it shares no code with the crate. Quoted sentences are the API's own, letters with numbers (M-20, D-5) are rules of
-//! `docs/rules.md`.
+//! `docs/semantics.md`.
 
 pub(crate) mod attach;
 pub(crate) mod cors;
