@@ -14,16 +14,27 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join("docs").join(name)).expect("a page")
 }
 
-/// Every source file below a folder, but for those of tests.
+/// Every source file below a folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && path.file_stem().is_some_and(|stem| stem != "tests") {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             found.push(path);
         }
     }
+}
+
+/// The names in the path of a source file, of folders and of itself: `["routing", "world", "status"]` of `routing/src/world/tests/status.rs`.
+fn modules(file: &Path) -> Vec<String> {
+    let path = file.strip_prefix(root()).expect("inside").with_extension("");
+    let mut names: Vec<String> = path.iter().map(|name| name.to_str().expect("a name").to_owned()).collect();
+    // What stands first is the name of a part, also where that is `tests`.
+    let part = names.remove(0);
+    names.retain(|name| !["src", "tests", "mod"].contains(&name.as_str()));
+    names.insert(0, part);
+    names
 }
 
 /// `MODULE::NAME` of every constant that is a limit.
@@ -32,6 +43,7 @@ fn limits() -> BTreeSet<String> {
     for part in ["sidecar", "controller", "init", "routing"] {
         sources(&root().join(part).join("src"), &mut files);
     }
+    files.retain(|file| file.iter().all(|name| name != "tests" && name != "tests.rs"));
     let mut names = BTreeSet::new();
     for file in files {
         let module = file.file_stem().and_then(|stem| stem.to_str()).expect("a name").to_owned();
@@ -96,4 +108,59 @@ fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
             assert!(!is_local || root().join("docs").join(file).exists(), "{name}: {link} leads nowhere");
         }
     }
+}
+
+/// The rules of docs/semantics.md, in their order.
+fn rules() -> Vec<String> {
+    let parts = [("E1", 8), ("M", 27), ("H", 33), ("G", 6), ("L", 5), ("S", 12), ("C", 17), ("D", 32), ("T", 24)];
+    parts.iter().flat_map(|(part, count)| (1..=*count).map(move |number| format!("{part}-{number}"))).collect()
+}
+
+/// The cells of a table's rows, but for its head.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    lines.map(|line| line.split(" | ").collect::<Vec<_>>()).filter(|cells| cells.first() != Some(&"rule")).collect()
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let page = page("semantics.md");
+    let (rows_of_rules, deviations) = page.split_once("\n## Deliberate deviations\n").expect("both parts");
+    let (rows_of_rules, deviations) = (rows(rows_of_rules), rows(deviations));
+    let numbers: Vec<&str> = rows_of_rules.iter().filter_map(|cells| cells.first().copied()).collect();
+    assert_eq!(numbers, rules(), "one row for each rule, in their order");
+    for cells in rows_of_rules.iter().chain(&deviations) {
+        assert!(cells.len() == 3 && rules().contains(&cells[0].to_owned()), "{cells:?}");
+    }
+    for cells in rows_of_rules {
+        let named = cells[2].matches("::").count();
+        assert!(named > 0 || cells[2].starts_with("*(no test)*") || cells[2].starts_with("*(not ours)*"), "{cells:?}");
+    }
+
+    let mut files = Vec::new();
+    for part in ["routing", "proto", "controller", "sidecar", "init", "lab", "cli", "tests"] {
+        sources(&root().join(part), &mut files);
+    }
+    let read = |file: &PathBuf| (modules(file), fs::read_to_string(file).expect("a source file"));
+    let files: Vec<(Vec<String>, String)> = files.iter().map(read).collect();
+    let named: BTreeSet<&str> =
+        page.split('`').skip(1).step_by(2).filter(|text| text.contains("::") && text.split("::").all(is_name)).collect();
+    assert!(named.len() > 100, "the page is understood: {named:?}");
+    let is_there = |name: &str| files.iter().any(|(path, text)| has_test(path, text, name));
+    let missing: Vec<&str> = named.into_iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "no such test: {missing:?}");
+}
+
+/// Whether it is in snake case.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// Whether a source file with these names in its path has this test: the path ends with the modules, and the function has an attribute.
+fn has_test(path: &[String], text: &str, name: &str) -> bool {
+    let mut modules: Vec<&str> = name.split("::").collect();
+    let function = format!("fn {}(", modules.pop().unwrap_or_default());
+    let tail = path.len().checked_sub(modules.len()).and_then(|start| path.get(start..));
+    let is_test = |before: &str| before.trim_end().trim_end_matches("async").trim_end().ends_with(']');
+    tail.is_some_and(|tail| tail == modules) && text.split_once(&function).is_some_and(|(before, _)| is_test(before))
 }
