@@ -2,6 +2,8 @@
 
 pub mod api;
 mod attach;
+#[cfg(test)]
+mod certificates;
 mod endpoints;
 pub mod filter;
 pub mod locality;

@@ -45,7 +45,6 @@ endpoints:
 ";
 
 /// Whatever stands in it, it is PEM.
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 
 fn route(name: &str, namespace: &str, spec: &str) -> String {
     let mut text =

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::api::Policy;
+use crate::certificates;
 use crate::model::AltName;
 
 fn policy(kind: &str, spec: &Value) -> Policy {
@@ -67,10 +68,17 @@ fn alternative_names_are_host_names_or_uris() {
 #[test]
 fn a_certificate_bundle_is_certificates_in_pem_and_nothing_broken() {
     let pem = |label: &str, content: &str| format!("-----BEGIN {label}-----\n{content}\n-----END {label}-----\n");
-    let good = pem("CERTIFICATE", "MIIB");
+    let good = certificates::pem(certificates::ONE);
     assert!(is_certificate_bundle(&good));
     assert!(is_certificate_bundle(&format!("{good}{good}")));
-    for text in ["", "MIIB", &pem("PRIVATE KEY", "MIIB"), &pem("CERTIFICATE", "!"), &format!("{good}{}", pem("CERTIFICATE", "!"))] {
+    for text in [
+        "",
+        certificates::ONE,
+        &pem("PRIVATE KEY", certificates::ONE),
+        &pem("CERTIFICATE", "!"),
+        &pem("CERTIFICATE", "MIIB"),
+        &format!("{good}{}", pem("CERTIFICATE", "!")),
+    ] {
         assert!(!is_certificate_bundle(text), "{text}");
     }
 }

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use super::*;
+use crate::certificates;
 use crate::model::{BackendTls, Carrier, MinRetryRate, RetryBudget, Roots};
 
-const AUTHORITY: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ca, namespace: shop}\ndata: {ca.crt: \"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----\\n\"}";
+fn authority(name: &str, base64: &str) -> String {
+    let certificate = certificates::pem(base64).replace('\n', "\\n");
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: shop}}\ndata: {{ca.crt: \"{certificate}\"}}")
+}
+
 const TO_CA: &str = "caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]";
 const SYSTEM: &str = "wellKnownCACertificates: System";
 /// Two named ports.
@@ -61,7 +66,7 @@ const IN_FORCE: &str = "Accepted=true/Accepted ResolvedRefs=true/ResolvedRefs";
 #[test]
 fn a_tls_policy_needs_certificates_that_exist() {
     let none = "Accepted=false/NoValidCACertificate ResolvedRefs=false/InvalidCACertificateRef";
-    let ca = format!("{CART2}\n---\n{AUTHORITY}");
+    let ca = format!("{CART2}\n---\n{}", authority("ca", certificates::ONE));
     for (objects, validation, expected, broken) in [
         (CART2, SYSTEM, IN_FORCE, None),
         (ca.as_str(), TO_CA, IN_FORCE, None),
@@ -73,7 +78,12 @@ fn a_tls_policy_needs_certificates_that_exist() {
             none,
             Some("BackendTLSPolicy shop/p: ConfigMap shop/ca has no certificates in PEM under ca.crt"),
         ),
-        (&ca.replace("MIIB", "!"), TO_CA, none, Some("BackendTLSPolicy shop/p: ConfigMap shop/ca has no certificates in PEM under ca.crt")),
+        (
+            &ca.replace(certificates::ONE, "!"),
+            TO_CA,
+            none,
+            Some("BackendTLSPolicy shop/p: ConfigMap shop/ca has no certificates in PEM under ca.crt"),
+        ),
         (
             &ca,
             &TO_CA.replace("ConfigMap", "Secret"),
@@ -96,15 +106,15 @@ fn a_tls_policy_needs_certificates_that_exist() {
 
 #[test]
 fn the_roots_are_all_of_the_config_maps() {
-    let second = AUTHORITY.replace("name: ca,", "name: more,").replace("MIIB", "MIIC");
+    let second = authority("more", certificates::OTHER);
     let validation = "caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}, {group: core, kind: ConfigMap, name: more}]";
-    let world = world(&[CART2, AUTHORITY, &second, &tls("p", TO_CART, validation)]);
+    let world = world(&[CART2, &authority("ca", certificates::ONE), &second, &tls("p", TO_CART, validation)]);
     let Some(BackendTls::Verified { roots: Roots::Pem(roots), .. }) =
         world.backend(&BackendId(port("ServiceImport/shop/cart/80"))).and_then(|backend| backend.tls)
     else {
         panic!("verified by certificates of ours")
     };
-    assert!(roots.contains("MIIB") && roots.contains("MIIC"), "{roots}");
+    assert!(roots.contains(certificates::ONE) && roots.contains(certificates::OTHER), "{roots}");
 }
 
 #[test]

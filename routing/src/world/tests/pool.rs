@@ -5,6 +5,7 @@ use proptest::sample::select;
 use serde_json::{Value, json};
 
 use crate::api::Object;
+use crate::certificates;
 
 /// An object's one form among several.
 pub(super) fn object() -> impl Strategy<Value = Object> {
@@ -216,7 +217,7 @@ fn traffic_policy() -> impl Strategy<Value = Value> {
 }
 
 fn config_map() -> impl Strategy<Value = Value> {
-    let data =
-        select(vec![json!({"ca.crt": super::CERTIFICATE}), json!({"ca.crt": "no certificate"}), json!({"other": super::CERTIFICATE})]);
+    let certificate = certificates::pem(certificates::ONE);
+    let data = select(vec![json!({"ca.crt": certificate}), json!({"ca.crt": "no certificate"}), json!({"other": certificate})]);
     data.prop_map(|data| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca", "namespace": "shop"}, "data": data}))
 }

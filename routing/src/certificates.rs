@@ -1,0 +1,22 @@
+//! Certificates for tests: self-signed, of keys that nobody has any more.
+
+/// DER in Base64.
+pub(crate) const ONE: &str = "MIIBdjCCARugAwIBAgIUNf+Ht/gLSIWl9ZDl7PuMHt9TLkwwCgYIKoZIzj0EAwIwDzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjUw\
+MjE0MDhaGA8yMTI2MTEwMTAyMTQwOFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABNUeydjBepJH\
+DJi1m1n2vxrFF3scfBY/IIQfLOpc1ScepG6Dnrs0deauC/Q7LuNvY3ys7w6NaNlt7X92Xsn90TijUzBRMB0GA1UdDgQWBBQybXW/\
+cVMlG3GFkwhpBBQQjj3j1DAfBgNVHSMEGDAWgBQybXW/cVMlG3GFkwhpBBQQjj3j1DAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49\
+BAMCA0kAMEYCIQCiv5LJjpbkgbkFFpq4OTR3T1RpjKeUgK+wT1y0RhsstwIhAMdte/CFpoaGONa0UREveFM79eZCNfyYwLEtDjTx\
+a1b1";
+
+/// The same of another key.
+pub(crate) const OTHER: &str = "MIIBdzCCAR2gAwIBAgIUVBH6gcN7MOgGp0Oxqou6YdscGqkwCgYIKoZIzj0EAwIwEDEOMAwGA1UEAwwFb3RoZXIwIBcNMjYxMTI1\
+MDIxNDI0WhgPMjEyNjExMDEwMjE0MjRaMBAxDjAMBgNVBAMMBW90aGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE0IpiEYkj\
+s6PQZCpAoEVw+cxyAHn4fc8X7zILkD2oB/HC3KKovTbtvdVSVZx3v9jtwMGal07QBaqL3qYPj2QvJKNTMFEwHQYDVR0OBBYEFDbt\
+yO4cIv21E1qp+i1cAYz+nInwMB8GA1UdIwQYMBaAFDbtyO4cIv21E1qp+i1cAYz+nInwMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZI\
+zj0EAwIDSAAwRQIhALknRb+NjbVgO1U/aZq7EtWap7ExKfKWpi5M7hfZcPGrAiAKNiguwcvMdyVHWzQaXLeCzHA5qFpYGOREDq2T\
+2rPHKg==";
+
+/// A document of one certificate.
+pub(crate) fn pem(base64: &str) -> String {
+    format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+}
