@@ -245,7 +245,8 @@ impl AsFd for Socket {
     }
 }
 
-fn split(mut bytes: &[u8]) -> Vec<Message> {
+/// The messages of one datagram; a cut one ends the list.
+pub(crate) fn split(mut bytes: &[u8]) -> Vec<Message> {
     let mut messages = Vec::new();
     while let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() {
         let [l0, l1, l2, l3, k0, k1, _, _, s0, s1, s2, s3, ..] = *header;

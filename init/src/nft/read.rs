@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::{FAMILY_INET, Family, SUBSYSTEM, header};
-use crate::netlink::{ACK, DUMP, Message, REQUEST, Socket, Writer, attribute, attributes, be32, text};
+use crate::netlink::{ACK, DUMP, Message, REQUEST, Socket, Writer, attribute, attributes, be32, split, text};
 
 const GET_TABLE: u16 = 1;
 const GET_RULE: u16 = 7;
@@ -58,8 +58,7 @@ impl Reader {
     /// The kernel's reason not to list them.
     pub fn rules(&self) -> io::Result<Vec<Rule>> {
         let request = self.request(GET_RULE, DUMP, |body| body.string(1, self.table));
-        let messages = self.socket.dump(&request)?;
-        Ok(messages.iter().filter_map(|message| self.rule(message)).collect())
+        Ok(Dump(self.socket.dump(&request)?).rules(self.table))
     }
 
     /// The `address . port` elements of a set that have not expired.
@@ -67,7 +66,7 @@ impl Reader {
     /// # Errors
     /// The kernel's reason not to list them; ENOENT if there is no such set.
     pub fn destinations(&self, set: &str, family: Family) -> io::Result<Vec<SocketAddr>> {
-        Ok(self.keys(set)?.iter().filter_map(|(key, _)| destination(key, family)).collect())
+        Ok(self.elements(set)?.destinations(family))
     }
 
     /// The boundaries of a set of ranges, in order: where each begins, and after which address it ends.
@@ -75,8 +74,52 @@ impl Reader {
     /// # Errors
     /// The kernel's reason not to list them; ENOENT if there is no such set.
     pub fn ranges(&self, set: &str, family: Family) -> io::Result<Vec<(IpAddr, IpAddr)>> {
-        let mut bounds: Vec<(IpAddr, bool)> =
-            self.keys(set)?.iter().filter_map(|(key, ends)| Some((address(key, family)?, *ends))).collect();
+        Ok(self.elements(set)?.ranges(family))
+    }
+
+    fn elements(&self, set: &str) -> io::Result<Dump> {
+        let request = self.request(GET_ELEMENT, DUMP, |body| {
+            body.string(1, self.table);
+            body.string(2, set);
+        });
+        self.socket.dump(&request).map(Dump)
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as the other calls of the reader do")]
+    fn request(&self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.message(SUBSYSTEM << 8 | kind, REQUEST | flags, 1, &header(FAMILY_INET, 0), body);
+        writer.as_bytes().to_vec()
+    }
+}
+
+/// What the kernel listed.
+#[derive(Debug)]
+pub struct Dump(Vec<Message>);
+
+impl Dump {
+    /// The messages that were received at once; what is cut off is left out.
+    #[must_use]
+    pub fn received(bytes: &[u8]) -> Self {
+        Self(split(bytes))
+    }
+
+    /// The rules of a table, in order.
+    #[must_use]
+    pub fn rules(&self, table: &str) -> Vec<Rule> {
+        self.0.iter().filter_map(|message| rule(message, table)).collect()
+    }
+
+    /// The `address . port` elements of a set.
+    #[must_use]
+    pub fn destinations(&self, family: Family) -> Vec<SocketAddr> {
+        self.keys().iter().filter_map(|(key, _)| destination(key, family)).collect()
+    }
+
+    /// The boundaries of a set of ranges, in order: where each begins, and after which address it ends.
+    #[must_use]
+    pub fn ranges(&self, family: Family) -> Vec<(IpAddr, IpAddr)> {
+        let mut bounds: Vec<(IpAddr, bool)> = self.keys().iter().filter_map(|(key, ends)| Some((address(key, family)?, *ends))).collect();
         bounds.sort_unstable();
         let mut found = Vec::new();
         let mut open = None;
@@ -90,16 +133,12 @@ impl Reader {
         if let Some(first) = open {
             found.push((first, last_of(family)));
         }
-        Ok(found)
+        found
     }
 
-    fn keys(&self, set: &str) -> io::Result<Vec<(Vec<u8>, bool)>> {
-        let request = self.request(GET_ELEMENT, DUMP, |body| {
-            body.string(1, self.table);
-            body.string(2, set);
-        });
+    fn keys(&self) -> Vec<(Vec<u8>, bool)> {
         let mut found = Vec::new();
-        for message in self.socket.dump(&request)? {
+        for message in &self.0 {
             let Some(list) = message.body.get(HEADER_LEN..).and_then(|body| attribute(body, 3)) else { continue };
             for (_, element) in attributes(list) {
                 let Some(key) = attribute(element, 1).and_then(|key| attribute(key, 1)) else { continue };
@@ -107,27 +146,20 @@ impl Reader {
                 found.push((key.to_vec(), ends));
             }
         }
-        Ok(found)
+        found
     }
+}
 
-    fn rule(&self, message: &Message) -> Option<Rule> {
-        let body = message.body.get(HEADER_LEN..)?;
-        if text(attribute(body, 1)?) != self.table {
-            return None;
-        }
-        let expressions = attributes(attribute(body, 4)?).into_iter();
-        Some(Rule {
-            chain: text(attribute(body, 2)?),
-            expressions: expressions.filter_map(|(_, expression)| attribute(expression, 1).map(text)).collect(),
-        })
+fn rule(message: &Message, table: &str) -> Option<Rule> {
+    let body = message.body.get(HEADER_LEN..)?;
+    if text(attribute(body, 1)?) != table {
+        return None;
     }
-
-    #[expect(clippy::unused_self, reason = "reads as the other calls of the reader do")]
-    fn request(&self, kind: u16, flags: u16, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.message(SUBSYSTEM << 8 | kind, REQUEST | flags, 1, &header(FAMILY_INET, 0), body);
-        writer.as_bytes().to_vec()
-    }
+    let expressions = attributes(attribute(body, 4)?).into_iter();
+    Some(Rule {
+        chain: text(attribute(body, 2)?),
+        expressions: expressions.filter_map(|(_, expression)| attribute(expression, 1).map(text)).collect(),
+    })
 }
 
 fn address(key: &[u8], family: Family) -> Option<IpAddr> {
