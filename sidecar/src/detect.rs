@@ -12,7 +12,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Spoken {
+pub enum Spoken {
     /// The beginning of a request line, or of something that the parser will refuse.
     Http1,
     /// The preface.
@@ -24,7 +24,10 @@ pub(crate) enum Spoken {
 }
 
 /// Reads until it is clear what is spoken; the bytes are part of the stream again.
-pub(crate) async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Spoken, Rewound<S>)> {
+///
+/// # Errors
+/// The client's connection failed.
+pub async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Spoken, Rewound<S>)> {
     let mut begun = BytesMut::with_capacity(PREFACE.len());
     let spoken = loop {
         if begun.len() >= PREFACE.len() {
@@ -47,7 +50,7 @@ fn is_token(byte: u8) -> bool {
 
 /// A stream whose first bytes were read already.
 #[derive(Debug)]
-pub(crate) struct Rewound<S> {
+pub struct Rewound<S> {
     begun: Bytes,
     stream: S,
 }

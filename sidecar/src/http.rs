@@ -4,7 +4,7 @@ mod auth;
 pub(crate) mod body;
 mod filters;
 mod forward;
-mod head;
+pub(crate) mod head;
 mod meter;
 mod mirror;
 mod own;
@@ -150,15 +150,20 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
     connection.meter.emptied().await;
 }
 
+/// How HTTP/1 is read.
+pub(crate) fn http1_server() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // A Date is the backend's to set; time limits are the meter's.
+    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).auto_date_header(false).header_read_timeout(None);
+    builder
+}
+
 async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
     let service = service_fn(|request| {
         let connection = Rc::clone(connection);
         async move { Ok::<_, Infallible>(forward::answer(request, connection).await) }
     });
-    let mut builder = http1::Builder::new();
-    // A Date is the backend's to set; time limits are the meter's.
-    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).auto_date_header(false).header_read_timeout(None);
-    let served = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let served = http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut served = pin!(served);
     drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
 }

@@ -66,6 +66,31 @@ pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
     (asks && !is_http2()).then(|| parts.headers.get(UPGRADE).cloned()).flatten()
 }
 
+/// Whether a body follows a head.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Content {
+    /// None does.
+    Absent,
+    /// One does, of known length or not.
+    Present,
+}
+
+/// What an HTTP/1.1 endpoint reads besides what the client said: one Host, one framing, and what the request asks to become.
+pub(crate) fn complete_http1(headers: &mut HeaderMap, host: Option<HeaderValue>, upgrade: Option<&HeaderValue>, content: Content) {
+    join_cookies(headers);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
+    if content == Content::Present && !headers.contains_key(CONTENT_LENGTH) {
+        // Said, because for a GET without either hyper takes the body to be none.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, upgrade.clone());
+    }
+}
+
 /// Whether it is gRPC, which needs HTTP/2 all the way.
 pub(crate) fn is_grpc(parts: &Parts) -> bool {
     let content_type = parts.headers.get(CONTENT_TYPE);
@@ -113,7 +138,7 @@ fn is_needed(name: &HeaderName) -> bool {
 }
 
 /// HTTP/2 clients may split Cookie into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+fn join_cookies(headers: &mut HeaderMap) {
     let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() > 1
         && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))

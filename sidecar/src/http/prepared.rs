@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use ::http::request::Parts;
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderValue, Request, Response, Uri, Version};
@@ -15,7 +14,7 @@ use routing::model::{Retry, Rule, Timeouts};
 use routing::table::{Position, RouteTable};
 
 use super::body::{Broken, Outgoing, Replayable};
-use super::head;
+use super::head::{self, Content};
 use super::response::Judged;
 use crate::balance::{self, Circumstances};
 use crate::endpoint::{EndpointState, Outcome};
@@ -87,13 +86,13 @@ impl RequestBody {
         }
     }
 
-    /// Whether there is one, of known length or not.
-    fn has_bytes(&self) -> bool {
-        match self {
+    fn content(&self) -> Content {
+        let has_bytes = match self {
             Self::Client(body) => body.has_bytes(),
             Self::Copy(copy) => copy.borrow().as_ref().is_some_and(|copy| !hyper::body::Body::is_end_stream(copy)),
             Self::Own(bytes) => !bytes.is_empty(),
-        }
+        };
+        if has_bytes { Content::Present } else { Content::Absent }
     }
 }
 
@@ -215,26 +214,15 @@ impl Prepared {
     /// The request for one attempt.
     pub(super) fn request(&self, transport: Transport, is_tls: bool) -> Result<Request<Outgoing>, Reason> {
         // A copy is asked before it is taken.
-        let has_bytes = self.body.has_bytes();
+        let content = self.body.content();
         let mut request = Request::new(self.body.outgoing());
         *request.method_mut() = self.parts.method.clone();
         *request.headers_mut() = self.parts.headers.clone();
         let headers = request.headers_mut();
         match transport {
             Transport::Http1 => {
-                head::join_cookies(headers);
                 let host = self.authority.clone().or_else(|| HeaderValue::try_from(self.destination.to_string()).ok());
-                if let Some(host) = host {
-                    headers.insert(::http::header::HOST, host);
-                }
-                if has_bytes && !headers.contains_key(CONTENT_LENGTH) {
-                    // Said, because for a GET without either hyper takes the body to be none.
-                    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-                }
-                if let Some(upgrade) = &self.upgrade {
-                    headers.insert(::http::header::CONNECTION, HeaderValue::from_static("upgrade"));
-                    headers.insert(::http::header::UPGRADE, upgrade.clone());
-                }
+                head::complete_http1(headers, host, self.upgrade.as_ref(), content);
                 *request.uri_mut() = match self.parts.uri.path_and_query() {
                     Some(path) => path.clone().into(),
                     None => self.parts.uri.clone(),

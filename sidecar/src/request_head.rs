@@ -1,0 +1,29 @@
+//! The path of a request's head without anything around it: as `http` reads it from a client, to as it is sent to an HTTP/1.1 endpoint.
+//!
+//! Public for who tries it with bytes of their own (`fuzz/`); each step is the one that `http` takes.
+
+use ::http::HeaderValue;
+use ::http::request::Parts;
+use hyper::server::conn::http1;
+
+pub use crate::http::head::Content;
+use crate::http::{head, http1_server};
+
+/// How HTTP/1 is read.
+#[must_use]
+pub fn reader() -> http1::Builder {
+    http1_server()
+}
+
+/// The head for an endpoint where no filter edits it.
+///
+/// # Errors
+/// The label of the answer that the client gets instead.
+pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) -> Result<Parts, &'static str> {
+    head::check_framing(&parts.headers).map_err(|reason| reason.label())?;
+    let authority = head::authority(&parts).map_err(|reason| reason.label())?;
+    let upgrade = head::upgrade(&parts);
+    head::strip_hop_by_hop(&mut parts.headers);
+    head::complete_http1(&mut parts.headers, authority.or_else(|| Some(destination.clone())), upgrade.as_ref(), content);
+    Ok(parts)
+}
