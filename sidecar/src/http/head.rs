@@ -59,10 +59,10 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
 
 /// What a request asks to become instead of HTTP, if it does (RFC 9110 section 7.8).
 pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11 && names(&parts.headers, CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let asks = parts.version == Version::HTTP_11 && names(&parts.headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     // An upgrade to HTTP/2 would be a tunnel past every route (RFC 9113 section 3.1: no longer used).
-    let is_http2 =
-        || names(&parts.headers, UPGRADE).any(|protocol| protocol.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case("h2c")));
+    let is_h2c = |protocol: &[u8]| protocol.split(|byte| *byte == b'/').next().is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"));
+    let is_http2 = || names(&parts.headers, UPGRADE).any(is_h2c);
     (asks && !is_http2()).then(|| parts.headers.get(UPGRADE).cloned()).flatten()
 }
 
@@ -122,8 +122,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.is_empty() {
         return;
     }
-    let wants_trailers = names(headers, TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
-    let listed: Vec<HeaderName> = names(headers, CONNECTION).filter_map(|name| name.parse().ok()).collect();
+    let wants_trailers = names(headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let listed: Vec<HeaderName> = names(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in HOP_BY_HOP.into_iter().chain(listed.into_iter().filter(|name| !is_needed(name))) {
         headers.remove(name);
     }
@@ -147,10 +147,10 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The comma-separated members of a field, in all its lines.
-fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(field).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
+/// The comma-separated members of a field, in all its lines; bytes, since a member that is no text takes none of the others with it.
+fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(field).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    lines.map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -189,6 +189,14 @@ mod tests {
         for protocol in ["h2c", "H2C", "websocket, h2c", "h2c/1"] {
             assert!(!asked(&[("connection", "upgrade, http2-settings"), ("upgrade", protocol), ("http2-settings", "AAAA")]), "{protocol}");
         }
+    }
+
+    #[test]
+    fn a_member_that_is_no_text_hides_no_other() {
+        let mut map = headers(&[("x-mine", "1"), ("x-other", "2")]);
+        map.insert(CONNECTION, HeaderValue::from_bytes(b"\xff, x-mine").expect("a value"));
+        strip_hop_by_hop(&mut map);
+        assert_eq!(map, headers(&[("x-other", "2")]));
     }
 
     #[test]
