@@ -119,11 +119,12 @@ impl Kept {
     }
 }
 
-/// The value of a cookie (RFC 6265 section 5.4); the first of its name.
+/// The value of a cookie (RFC 6265 section 5.4); the first of its name. Bytes are split, since other cookies may be no ASCII: browsers send
+/// what scripts have set.
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.trim_matches('"'))
+    let pairs = headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    std::str::from_utf8(values.next()?).ok().map(|value| value.trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -163,6 +164,18 @@ mod tests {
             assert_eq!(persistence.kept(&scope("a"), &request, Duration::from_secs(1059)), Some(kept), "{carrier:?}");
             assert_eq!(persistence.kept(&scope("a"), &request, Duration::from_secs(1060)), None, "{carrier:?}");
             assert_eq!(text.contains("Max-Age=60"), carrier == Carrier::PermanentCookie, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_found_among_cookies_that_are_no_ascii() {
+        let kept = Kept { since: Duration::from_secs(1000), endpoint: "0123456789abcdef".repeat(2) };
+        let mut request = HeaderMap::new();
+        for line in [&b"a=\xc3\xb6; mine="[..], b"mine="] {
+            let line = [line, kept.token().as_bytes(), b"; b=\xff"].concat();
+            request.insert(COOKIE, HeaderValue::from_bytes(&line).expect("a value"));
+            let found = persistence(Carrier::SessionCookie).kept(&scope("a"), &request, Duration::from_secs(1000));
+            assert_eq!(found.as_ref(), Some(&kept), "{}", line.escape_ascii());
         }
     }
 
