@@ -66,12 +66,13 @@ pub(crate) fn after_prefix<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
 }
 
 impl HeaderMatch {
-    /// Any line of the name, or all of them joined as RFC 9110 section 5.2 joins them; `host` is the authority.
+    /// Any line of the name that is UTF-8, as patterns are, or all of them joined as RFC 9110 section 5.2 joins them; `host` is the authority.
     fn accepts(&self, head: &RequestHead<'_>) -> bool {
         if self.name == HOST {
             return head.authority.is_some_and(|authority| self.value.accepts(authority));
         }
-        let lines: Vec<&str> = head.headers.get_all(&self.name).iter().filter_map(|line| line.to_str().ok()).collect();
+        let lines: Vec<&str> =
+            head.headers.get_all(&self.name).iter().filter_map(|line| std::str::from_utf8(line.as_bytes()).ok()).collect();
         lines.iter().any(|line| self.value.accepts(line)) || (lines.len() > 1 && self.value.accepts(&lines.join(", ")))
     }
 }

@@ -61,7 +61,7 @@ fn a_pattern_must_match_the_whole_path() {
 fn accepts_headers(matched: HeaderMatch, lines: &[(&'static str, &'static str)], authority: Option<&str>) -> bool {
     let mut headers = HeaderMap::new();
     for (name, value) in lines {
-        headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
     }
     let head = RequestHead { method: &Method::GET, path: "/", query: None, authority, headers: &headers };
     RouteMatch { headers: vec![matched], ..everything() }.accepts(&head)
@@ -75,6 +75,14 @@ fn a_header_matches_by_any_line_or_by_all_lines_joined() {
         assert_eq!(accepts_headers(version(value), &lines, None), hit, "{value}");
     }
     assert!(!accepts_headers(version("one"), &[], None));
+}
+
+#[test]
+fn a_header_may_say_more_than_ascii() {
+    let name = HeaderName::from_static("city");
+    for value in [exact("Köln"), ValueMatch::Regex(Pattern::new("K.*").expect("compiles"))] {
+        assert!(accepts_headers(HeaderMatch { name: name.clone(), value }, &[("city", "Köln")], None));
+    }
 }
 
 #[test]
