@@ -223,7 +223,7 @@ impl Object {
     pub fn decode(value: &Value) -> Result<Option<Self>, DecodeError> {
         let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
         let Some(kind) = ObjectKind::of(text("apiVersion"), text("kind")) else { return Ok(None) };
-        Ok(Some(match kind {
+        let object = match kind {
             ObjectKind::Route(kind) => Self::Route(Route::decode(kind, value)?),
             ObjectKind::ServiceImport => Self::ServiceImport(decode_at(value, "")?),
             ObjectKind::Service => Self::Service(decode_at(value, "")?),
@@ -233,7 +233,16 @@ impl Object {
             ObjectKind::BackendTrafficPolicy => Self::BackendTrafficPolicy(decode_at(value, "")?),
             ObjectKind::ConfigMap => Self::ConfigMap(decode_at(value, "")?),
             ObjectKind::Namespace => Self::Namespace(decode_at(value, "")?),
-        }))
+        };
+        let key = object.key();
+        let namespace = (key.kind != ObjectKind::Namespace).then_some(("metadata.namespace", &key.namespace));
+        for (field, name) in [("metadata.name", &key.name)].into_iter().chain(namespace) {
+            // On the wire and in logs names are joined by slashes.
+            if name.is_empty() || name.contains('/') {
+                return Err(DecodeError { field: field.to_owned(), message: format!("{name:?} is no Kubernetes name") });
+            }
+        }
+        Ok(Some(object))
     }
 
     /// What the object is known by.
@@ -294,6 +303,16 @@ mod tests {
             "spec": {"parentRefs": [{"name": "a"}, {"kind": "Service"}]}});
         let error = Object::decode(&route).expect_err("a parentRef has a name");
         assert_eq!((error.field.as_str(), error.message.as_str()), ("spec.parentRefs[1]", "missing field `name`"));
+    }
+
+    #[test]
+    fn a_name_is_one_segment() {
+        for (name, namespace, field) in [("a/b", "shop", "metadata.name"), ("", "shop", "metadata.name"), ("a", "/", "metadata.namespace")]
+        {
+            let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace}});
+            let error = Object::decode(&service).expect_err("no Kubernetes name");
+            assert_eq!(error.field, field, "{name:?} {namespace:?}");
+        }
     }
 
     #[test]
