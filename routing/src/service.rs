@@ -9,6 +9,8 @@ use crate::model::{AppProtocol, Distribution, ServiceKind, ServiceRef, TrafficPo
 
 /// Kubernetes' own default of `sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_S_DEFAULT: u64 = 10_800;
+/// The most that Kubernetes allows (ClientIPConfig).
+const AFFINITY_S_MAX: u64 = 86_400;
 
 /// A Service or ServiceImport.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,7 +174,7 @@ fn protocol(app_protocol: Option<&str>) -> PortProtocol {
 
 fn affinity(kind: Option<&str>, config: Option<&api::SessionAffinityConfig>) -> Option<Duration> {
     let timeout_s = config.and_then(|config| config.client_ip.as_ref()).and_then(|client_ip| client_ip.timeout_seconds);
-    (kind == Some("ClientIP")).then(|| Duration::from_secs(timeout_s.unwrap_or(AFFINITY_S_DEFAULT)))
+    (kind == Some("ClientIP")).then(|| Duration::from_secs(timeout_s.unwrap_or(AFFINITY_S_DEFAULT).min(AFFINITY_S_MAX)))
 }
 
 /// Unknown values are no policy (digest D-17).

@@ -70,10 +70,10 @@ impl World {
             }
             ObjectKind::ReferenceGrant => self.touched_routes(|backend| backend.namespace == key.namespace),
             ObjectKind::BackendTlsPolicy => {
-                self.touched_targets(self.tls_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
+                self.touched_by_policy(key, self.tls_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
             }
             ObjectKind::BackendTrafficPolicy => {
-                self.touched_targets(self.traffic_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
+                self.touched_by_policy(key, self.traffic_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
             }
             ObjectKind::ConfigMap => {
                 let policies = self.tls_policies.values().filter(|policy| policy.object.metadata.namespace == key.namespace);
@@ -102,6 +102,13 @@ impl World {
         touched
             .frontends
             .extend(self.services.values().filter(|other| other.ips.iter().any(|ip| ips.contains(ip))).map(|other| other.id.clone()));
+        touched
+    }
+
+    fn touched_by_policy(&self, key: &ObjectKey, targets: BTreeSet<ServiceRef>) -> Touched {
+        let mut touched = self.touched_targets(targets);
+        // Also without a target that is ours: what was said of an earlier one has to go.
+        touched.statuses.insert(key.clone());
         touched
     }
 

@@ -145,3 +145,19 @@ proptest! {
         prop_assert_eq!(Answers::of(&shuffled), Answers::of(&settled));
     }
 }
+
+#[test]
+fn a_policy_without_a_target_of_ours_has_a_status_to_look_at() {
+    let mut world = world(&[]);
+    for kind in
+        ["gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy", "gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy"]
+    {
+        let text = format!(
+            "apiVersion: {kind}\nmetadata: {{name: p}}\nspec: {{targetRefs: [{{group: x, kind: Thing, name: other}}], validation: {{hostname: a}}}}"
+        );
+        let object = objects(&[&text]).remove(0);
+        let key = object.key();
+        assert!(world.apply(object).statuses.contains(&key), "{key}");
+        assert!(world.delete(&key).statuses.contains(&key), "{key}");
+    }
+}

@@ -104,3 +104,11 @@ fn without_slices_the_vip_of_the_platform_is_dialled() {
     let absent = format!("{CART}status: {{endpointSliceObjects: Absent}}\n");
     assert_eq!(endpoints_of(&world(&[&absent, CART_EAST]), "ServiceImport/shop/cart/8080"), ["vip 10.201.0.2:8080"]);
 }
+
+#[test]
+fn an_affinity_lasts_a_day_at_most() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\nspec: {clusterIP: 10.101.0.3, ports: [{port: 80}], \
+        sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 99999999999}}}";
+    let backend = world(&[service]).backend(&BackendId(port("Service/shop/web/80"))).expect("a backend");
+    assert_eq!(backend.affinity, Some(std::time::Duration::from_secs(86_400)));
+}
