@@ -120,7 +120,8 @@ impl Dump {
     #[must_use]
     pub fn ranges(&self, family: Family) -> Vec<(IpAddr, IpAddr)> {
         let mut bounds: Vec<(IpAddr, bool)> = self.keys().iter().filter_map(|(key, ends)| Some((address(key, family)?, *ends))).collect();
-        bounds.sort_unstable();
+        // Of neighbours one ends where the next begins, and the end comes first.
+        bounds.sort_unstable_by_key(|(bound, ends)| (*bound, !ends));
         let mut found = Vec::new();
         let mut open = None;
         for (bound, ends) in bounds {
@@ -186,5 +187,35 @@ fn last_of(family: Family) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::BROADCAST.into(),
         Family::V6 => Ipv6Addr::from(u128::MAX).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One message with these keys and whether each ends a range.
+    fn dump(bounds: &[([u8; 4], bool)]) -> Dump {
+        let mut writer = Writer::default();
+        writer.message(SUBSYSTEM << 8 | GET_ELEMENT, 0, 1, &header(FAMILY_INET, 0), |body| {
+            body.nest(3, |list| {
+                for (key, ends) in bounds {
+                    list.nest(1, |element| {
+                        element.nest(1, |data| data.bytes(1, key));
+                        element.be32(3, u32::from(*ends));
+                    });
+                }
+            });
+        });
+        Dump::received(writer.as_bytes())
+    }
+
+    #[test]
+    fn neighbouring_ranges_are_both_read() {
+        let ranges =
+            dump(&[([10, 0, 0, 0], false), ([10, 1, 0, 0], true), ([10, 1, 0, 0], false), ([10, 2, 0, 0], true)]).ranges(Family::V4);
+        let address = |a, b, c, d| IpAddr::from([a, b, c, d]);
+        let expected = [(address(10, 0, 0, 0), address(10, 0, 255, 255)), (address(10, 1, 0, 0), address(10, 1, 255, 255))];
+        assert_eq!(ranges, expected);
     }
 }
