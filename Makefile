@@ -7,7 +7,7 @@ GO ?= go
 PYTHON ?= python3
 PROTOCOLS := $(CURDIR)/target/protocols
 
-.PHONY: help demo test check fmt clippy doc build static cost protocols clean
+.PHONY: help demo test check fmt clippy doc build static cost protocols fuzz clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,7 @@ test: build ## every test, end-to-end ones included
 
 fmt: ## is everything formatted?
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 clippy: ## lints, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
@@ -47,6 +48,9 @@ $(PROTOCOLS)/venv/installed: tests/protocols/websocket/requirements.txt
 	$(PYTHON) -m venv --clear $(PROTOCOLS)/venv
 	$(PROTOCOLS)/venv/bin/pip install --quiet --requirement $<
 	touch $@
+
+fuzz: ## try whatever parses bytes or text with inputs nobody wrote (needs a nightly toolchain); FUZZ_SECONDS each
+	fuzz/run $(ARGS)
 
 clean: ## remove what was built
 	$(CARGO) clean
