@@ -44,8 +44,6 @@ endpoints:
 - {addresses: [10.2.0.2], conditions: {ready: false}}
 ";
 
-/// Whatever stands in it, it is PEM.
-
 fn route(name: &str, namespace: &str, spec: &str) -> String {
     let mut text =
         format!("\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n");
