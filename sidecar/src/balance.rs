@@ -12,7 +12,7 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) is_ipv6: bool,
     /// Endpoints that could not be connected to for this request.
     pub(crate) tried: &'a [SocketAddr],
-    /// Milliseconds on the clock of [`crate::snapshot::EndpointState`].
+    /// Milliseconds on the clock of [`crate::endpoint::EndpointState`].
     pub(crate) now_ms: u64,
     /// Now.
     pub(crate) now: Instant,
