@@ -78,6 +78,7 @@ async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
     for (name, help, value) in [
         ("objects", "Objects in force", loaded.objects),
         ("source_problems", "Files and objects of the source that cannot be read", loaded.problems),
+        ("disputed_addresses", "Addresses that unrelated Services or ServiceImports claim", admin.index.disputes().len()),
         ("sidecars", "Connected sidecars", sidecars.len()),
         ("sidecars_acknowledged", "Connected sidecars that acknowledged everything they were sent", synced),
         ("sidecars_rejecting", "Connected sidecars that rejected a resource", rejecting),

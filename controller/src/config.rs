@@ -32,6 +32,9 @@ pub struct Config {
     /// Which kinds of parent are obeyed
     #[arg(long, env = "ISTHMUS_PARENTS", default_value = "all")]
     pub parents: Parents,
+    /// Whether session affinity ClientIP of a Service or ServiceImport is kept towards its endpoints
+    #[arg(long, env = "ISTHMUS_SESSION_AFFINITY", default_value = "honored")]
+    pub session_affinity: SessionAffinity,
 }
 
 /// `--source`.
@@ -70,6 +73,15 @@ pub enum Parents {
     ServiceImport,
 }
 
+/// `--session-affinity`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SessionAffinity {
+    /// It is, as the platform's own forwarding does
+    Honored,
+    /// Each request is balanced on its own
+    Ignored,
+}
+
 impl Config {
     /// What the routing rules need to know of it.
     #[must_use]
@@ -83,6 +95,10 @@ impl Config {
             parents: match self.parents {
                 Parents::All => world::Parents::All,
                 Parents::ServiceImport => world::Parents::ServiceImport,
+            },
+            session_affinity: match self.session_affinity {
+                SessionAffinity::Honored => world::SessionAffinity::Honored,
+                SessionAffinity::Ignored => world::SessionAffinity::Ignored,
             },
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: a resource is encoded once and shared by all who subscribe; what is equal to before wakes nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -101,6 +102,12 @@ impl Index {
     #[must_use]
     pub fn generation(&self, namespace: &str) -> Option<u64> {
         self.state.lock().views.get(namespace).map(|view| view.borrow().generation)
+    }
+
+    /// Addresses that unrelated objects claim.
+    #[must_use]
+    pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
+        self.state.lock().world.disputes()
     }
 
     /// What is to be written to an object's status; none: no such object, or none that has a status of ours.

@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use routing::api::ObjectKey;
+use routing::model::ServiceRef;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::admin::{Admin, Loaded, router};
 use crate::config::{Config, Source};
@@ -92,7 +93,13 @@ impl Controller {
         let loaded = Arc::new(Mutex::new(Loaded::default()));
         let tasks = TaskTracker::new();
         let discovery = Discovery { index: Arc::clone(&index), registry: Arc::clone(&registry), tasks: tasks.clone(), stop: stop.clone() };
-        let mut feed = Feed { index: Arc::clone(&index), status: self.status, objects: BTreeMap::new(), unwritten: BTreeSet::new() };
+        let mut feed = Feed {
+            index: Arc::clone(&index),
+            status: self.status,
+            objects: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
+            disputes: BTreeSet::new(),
+        };
         let answers = router(Admin { index, registry: Arc::clone(&registry), loaded: Arc::clone(&loaded) });
         let scanned = |scan: &Scan| {
             feed.take(scan);
@@ -123,6 +130,8 @@ struct Feed {
     objects: BTreeMap<ObjectKey, Written>,
     /// What has a status that is not written yet.
     unwritten: BTreeSet<ObjectKey>,
+    /// What was said about addresses that unrelated objects claim.
+    disputes: BTreeSet<(SocketAddr, ServiceRef, ServiceRef)>,
 }
 
 impl Feed {
@@ -137,6 +146,11 @@ impl Feed {
         self.objects.clone_from(&scan.objects);
         self.unwritten.extend(self.index.flush());
         self.write_status();
+        let disputes = self.index.disputes();
+        for (address, owner, other) in disputes.difference(&self.disputes) {
+            warn!(%address, %owner, %other, "claimed by both: the first one is dialled there");
+        }
+        self.disputes = disputes;
     }
 
     /// What cannot be written is said and tried again with the next change; it keeps nothing else from being written.

@@ -34,6 +34,7 @@ fuzz_target!(|text: &str| {
         cluster: "west".to_owned(),
         cross_namespace_backends: if text.len() % 2 == 0 { CrossNamespaceBackends::Granted } else { CrossNamespaceBackends::Any },
         parents: if text.len() % 3 == 0 { Parents::ServiceImport } else { Parents::All },
+        ..Settings::default()
     };
     let (mut forwards, mut backwards) = (World::new(settings.clone()), World::new(settings));
     let nothing = questions.ask(&forwards);

@@ -93,6 +93,19 @@ pub fn location(
     HeaderValue::try_from(&text).map_err(|_| LocationError::Invalid(text))
 }
 
+/// Whether a client that follows this Location asks for the very same again: the author's fault, obeyed as told (digest D-14).
+#[must_use]
+pub fn leads_to_itself(
+    location: &HeaderValue,
+    head: &RequestHead<'_>,
+    scheme: Scheme,
+    destination_port: NonZeroU16,
+    matched: &RouteMatch,
+) -> bool {
+    let nothing = Redirect { scheme: None, hostname: None, path: None, port: None, status: http::StatusCode::FOUND };
+    self::location(&nothing, head, scheme, destination_port, matched).is_ok_and(|here| here == *location)
+}
+
 fn request_host(head: &RequestHead<'_>) -> Option<String> {
     let authority: Authority = head.authority?.parse().ok()?;
     Some(authority.host().to_owned())

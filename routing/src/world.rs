@@ -6,7 +6,7 @@ mod attachment;
 mod policy;
 mod touched;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
@@ -44,6 +44,16 @@ pub enum Parents {
     ServiceImport,
 }
 
+/// Whether session affinity ClientIP of a Service or ServiceImport is kept towards its endpoints (digest D-16).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SessionAffinity {
+    /// It is: routes behave as the platform's own forwarding does.
+    #[default]
+    Honored,
+    /// Each request is balanced on its own.
+    Ignored,
+}
+
 /// What the one who runs the mesh decides.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Settings {
@@ -53,6 +63,8 @@ pub struct Settings {
     pub cross_namespace_backends: CrossNamespaceBackends,
     /// See [`Parents`].
     pub parents: Parents,
+    /// See [`SessionAffinity`].
+    pub session_affinity: SessionAffinity,
 }
 
 type Name = (String, String);
@@ -148,7 +160,10 @@ impl World {
         touched
     }
 
-    fn insert_service(&mut self, service: ServiceObject) {
+    fn insert_service(&mut self, mut service: ServiceObject) {
+        if self.settings.session_affinity == SessionAffinity::Ignored {
+            service.affinity = None;
+        }
         self.services.insert(service.id.clone(), service);
     }
 
@@ -177,6 +192,35 @@ impl World {
     /// claim belongs to the one that is not derived from the other, else to the older, else to the ServiceImport (digest D-8).
     #[must_use]
     pub fn vips(&self, client_namespace: &str) -> Vec<Vip> {
+        let mut vips: Vec<Vip> = Vec::new();
+        for (address, service) in self.owners() {
+            let Some(port) = NonZeroU16::new(address.port()) else { continue };
+            if self.active(&service.id, port, client_namespace).is_some() {
+                vips.push(Vip { ip: address.ip(), frontend: FrontendId(ServicePort { service: service.id.clone(), port }) });
+            }
+        }
+        vips.sort();
+        vips
+    }
+
+    /// Addresses that objects claim which have nothing to do with each other: the address, who has it, who does not (digest D-8).
+    #[must_use]
+    pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
+        let owners = self.owners();
+        let claims = self.services.values().flat_map(|service| {
+            let ports = service.ports.iter().map(|port| port.number.get());
+            ports.flat_map(move |port| service.ips.iter().map(move |ip| (SocketAddr::new(*ip, port), service)))
+        });
+        let disputed = claims.filter_map(|(address, service)| {
+            let owner = owners.get(&address)?;
+            let is_other = owner.id != service.id && service.derived_from.as_ref() != Some(&owner.id);
+            is_other.then(|| (address, owner.id.clone(), service.id.clone()))
+        });
+        disputed.collect()
+    }
+
+    /// Who is dialled at an address.
+    fn owners(&self) -> BTreeMap<SocketAddr, &ServiceObject> {
         let mut owners: BTreeMap<SocketAddr, &ServiceObject> = BTreeMap::new();
         for service in self.services.values() {
             for (ip, port) in service.ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (*ip, port.number))) {
@@ -186,15 +230,7 @@ impl World {
                 }
             }
         }
-        let mut vips: Vec<Vip> = Vec::new();
-        for (address, service) in owners {
-            let Some(port) = NonZeroU16::new(address.port()) else { continue };
-            if self.active(&service.id, port, client_namespace).is_some() {
-                vips.push(Vip { ip: address.ip(), frontend: FrontendId(ServicePort { service: service.id.clone(), port }) });
-            }
-        }
-        vips.sort();
-        vips
+        owners
     }
 
     /// The routes in force on a frontend for clients of a namespace; none: no active route.

@@ -31,6 +31,10 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Streams on one HTTP/2 connection; beyond it another is opened.
 const STREAMS_MAX: u16 = 100;
+/// Requests on a connection to a VIP; then another is opened, and perhaps another endpoint reached.
+const VIP_USES_MAX: u32 = 100;
+/// And so long at most.
+const VIP_TIME_MAX: Duration = Duration::from_secs(10);
 /// Largest head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields in it.
@@ -47,6 +51,23 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Its TLS policy; none: plain text.
     pub(crate) tls: Option<Arc<ClientTls>>,
+    /// What is behind the address.
+    pub(crate) reach: Reach,
+}
+
+/// What is behind an address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Reach {
+    /// One endpoint.
+    Endpoint,
+    /// Several, of which the platform chooses one for each connection: none is kept for long, so that all get their share (digest D-3).
+    Vip,
+}
+
+impl Reach {
+    fn allows(self, uses: u32, opened: Instant) -> bool {
+        self == Self::Endpoint || (uses < VIP_USES_MAX && opened.elapsed() < VIP_TIME_MAX)
+    }
 }
 
 impl Peer {
@@ -103,14 +124,15 @@ struct Group {
 }
 
 impl Group {
-    fn roomy(&self, reuse: Reuse) -> Option<Multiplexed> {
+    fn roomy(&self, reuse: Reuse, reach: Reach) -> Option<Multiplexed> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
         let is_new_enough = |usage: &Usage| match reuse {
             Reuse::Allowed => true,
             Reuse::OpenedSince(then) => usage.opened >= then,
         };
-        connections.iter().find(|connection| connection.usage.has_room() && is_new_enough(&connection.usage)).cloned()
+        let is_fit = |usage: &Usage| usage.has_room() && is_new_enough(usage) && reach.allows(usage.uses.get(), usage.opened);
+        connections.iter().find(|connection| is_fit(&connection.usage)).cloned()
     }
 }
 
@@ -123,6 +145,8 @@ struct Idle {
 /// An HTTP/1.1 connection: one request at a time. Its place is taken as long as anybody holds it, as an upgraded request does.
 #[derive(Debug)]
 struct Exclusive {
+    opened: Instant,
+    uses: u32,
     sender: http1::SendRequest<Outgoing>,
     #[expect(dead_code, reason = "kept for its end")]
     place: Rc<Place>,
@@ -137,6 +161,7 @@ struct Multiplexed {
 #[derive(Debug)]
 struct Usage {
     opened: Instant,
+    uses: Cell<u32>,
     streams: Cell<usize>,
     /// What the endpoint allows, as far as it has said.
     allowed: Cell<usize>,
@@ -149,7 +174,7 @@ impl Usage {
     fn new() -> Rc<Self> {
         let now = Instant::now();
         let (streams, allowed) = (Cell::new(0), Cell::new(usize::MAX));
-        Rc::new(Self { opened: now, streams, allowed, ended: Cell::new(now), retired: Cell::new(false) })
+        Rc::new(Self { opened: now, uses: Cell::new(0), streams, allowed, ended: Cell::new(now), retired: Cell::new(false) })
     }
 
     fn has_room(&self) -> bool {
@@ -177,6 +202,7 @@ struct Stream(Multiplexed);
 impl Stream {
     fn begin(connection: Multiplexed) -> Self {
         connection.usage.streams.set(connection.usage.streams.get() + 1);
+        connection.usage.uses.set(connection.usage.uses.get().saturating_add(1));
         Self(connection)
     }
 }
@@ -291,7 +317,7 @@ impl Pool {
 
     async fn stream(&self, connector: &Connector, peer: Peer, reuse: Reuse) -> Result<Lease, ConnectError> {
         let group = Rc::clone(self.http2.borrow_mut().entry(peer.clone()).or_default());
-        let shared = || group.roomy(reuse);
+        let shared = || group.roomy(reuse, peer.reach);
         let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Stream::begin(connection)) };
         if let Some(connection) = shared() {
             return Ok(lease(connection, true));
@@ -313,8 +339,9 @@ impl Pool {
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give_back(&self, lease: Lease) {
-        let Kind::Http1(connection) = lease.kind else { return };
-        if connection.sender.is_closed() {
+        let Kind::Http1(mut connection) = lease.kind else { return };
+        connection.uses = connection.uses.saturating_add(1);
+        if connection.sender.is_closed() || !lease.peer.reach.allows(connection.uses, connection.opened) {
             return;
         }
         let mut http1 = self.http1.borrow_mut();
@@ -361,7 +388,7 @@ async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, Con
             debug!(%address, %error, "connection to an endpoint");
         }
     });
-    Ok(Exclusive { sender, place })
+    Ok(Exclusive { opened: Instant::now(), uses: 0, sender, place })
 }
 
 async fn open_http2(connector: &Connector, peer: &Peer) -> Result<Multiplexed, ConnectError> {

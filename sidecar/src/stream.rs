@@ -18,7 +18,7 @@ use crate::client_hello::{self, ServerName};
 use crate::connect::Place;
 use crate::endpoint::Outcome;
 use crate::passthrough;
-use crate::pool::Peer;
+use crate::pool::{Peer, Reach};
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveFrontend};
 use crate::telemetry::{ConnectionKind, Record};
@@ -149,7 +149,7 @@ async fn connect(
         let Some(endpoint) = balance::pick(backend, &circumstances, || worker.random()) else { break };
         record.told().endpoint = Some(endpoint.address);
         record.told().source_cluster = Arc::clone(&endpoint.cluster);
-        let peer = Peer { address: endpoint.address, tls: tls.clone() };
+        let peer = Peer { address: endpoint.address, tls: tls.clone(), reach: Reach::Endpoint };
         match worker.shared.connector.open(&peer, None).await {
             Ok(connected) => {
                 worker.shared.telemetry.endpoint_connect("connected");

@@ -49,6 +49,11 @@ struct ResultLabel {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct RouteLabel {
+    route: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct CauseLabel {
     cause: &'static str,
 }
@@ -90,6 +95,7 @@ pub(crate) struct Telemetry {
     endpoint_connects: Family<ResultLabel, Counter>,
     endpoint_retries: Family<CauseLabel, Counter>,
     mirrors: Family<ResultLabel, Counter>,
+    redirect_loops: Family<RouteLabel, Counter>,
     pass_through_bytes: Counter,
     access_log: Option<AccessLog>,
     registry: Registry,
@@ -104,7 +110,8 @@ impl Telemetry {
             Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S));
         let (connections, connections_open) = (Family::default(), Family::default());
         let endpoint_connects = Family::default();
-        let (endpoint_retries, mirrors, pass_through_bytes) = (Family::default(), Family::default(), Counter::default());
+        let (endpoint_retries, mirrors, redirect_loops) = (Family::default(), Family::default(), Family::default());
+        let pass_through_bytes = Counter::default();
         registry.register("requests", "Requests by what became of them", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -117,6 +124,7 @@ impl Telemetry {
         registry.register("endpoint_connects", "Attempts to connect to endpoints", endpoint_connects.clone());
         registry.register("endpoint_retries", "Requests sent again: not processed, or as the route wants", endpoint_retries.clone());
         registry.register("mirrors", "Copies of requests", mirrors.clone());
+        registry.register("redirect_loops", "Redirects of a request to itself", redirect_loops.clone());
         registry.register("pass_through_bytes", "Bytes passed through, both directions", pass_through_bytes.clone());
         let dropped = access_log.as_ref().map(AccessLog::dropped).unwrap_or_default();
         registry.register("access_log_dropped", "Access log lines that were dropped because the log was full", dropped);
@@ -128,6 +136,7 @@ impl Telemetry {
             endpoint_connects,
             endpoint_retries,
             mirrors,
+            redirect_loops,
             pass_through_bytes,
             access_log,
             registry,
@@ -158,6 +167,11 @@ impl Telemetry {
     /// Counts a request that is sent again.
     pub(crate) fn retry(&self, cause: &'static str) {
         self.endpoint_retries.get_or_create(&CauseLabel { cause }).inc();
+    }
+
+    /// Counts a redirect of a request to itself.
+    pub(crate) fn redirect_loop(&self, route: &Arc<str>) {
+        self.redirect_loops.get_or_create(&RouteLabel { route: Arc::clone(route) }).inc();
     }
 
     /// Counts a copy of a request.

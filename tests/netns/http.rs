@@ -104,13 +104,22 @@ fn affinity_keeps_one_endpoint() {
         yaml::all(&[pods, yaml::service(name, "default", "[{port: 80, targetPort: 8080}]", more), yaml::export(name, "default")])
     };
     let rules = [yaml::to_import("/sticky", "sticky"), yaml::to_import("/spread", "spread")];
-    let bed = bed(&rules, vec![("east/apps.yaml", yaml::all(&[app("sticky", "sessionAffinity: ClientIP"), app("spread", "")]))]);
-    let pods = |target: &str| -> BTreeSet<String> {
+    let apps = yaml::all(&[app("sticky", "sessionAffinity: ClientIP"), app("spread", "")]);
+    let pods = |bed: &Bed, target: &str| -> BTreeSet<String> {
         let one = || bed.get(STORE, target).expect("an answer").served_by().map(str::to_owned);
         (0..50).filter_map(|_| one()).collect()
     };
-    assert_eq!(pods("/sticky").len(), 1, "D-16");
-    assert!(pods("/spread").len() > 1);
+    let kept = bed(&rules, vec![("east/apps.yaml", apps.clone())]);
+    assert_eq!(pods(&kept, "/sticky").len(), 1, "D-16");
+    assert!(pods(&kept, "/spread").len() > 1);
+    let ignored = Options { controller_arguments: vec!["--session-affinity=ignored".to_owned()], ..Options::default() };
+    let files = [
+        ("west/client.yaml", yaml::client("default")),
+        ("west/store.yaml", yaml::exported("store", "default", 1)),
+        ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], &rules)),
+        ("east/apps.yaml", apps),
+    ];
+    assert!(pods(&Bed::start(&files, ignored).expect("a lab"), "/sticky").len() > 1, "where that was asked for");
 }
 
 #[test]

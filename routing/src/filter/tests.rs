@@ -111,3 +111,19 @@ fn a_header_edit_removes_sets_and_adds() {
     assert_eq!(lines("host"), "store.example", "Host is the authority, which the caller rewrites");
     assert_eq!(authority_of(&edit), Some(&value("other.example")));
 }
+
+#[test]
+fn a_redirect_that_leads_to_itself_is_known_as_one() {
+    let headers = HeaderMap::new();
+    let head = RequestHead { method: &Method::GET, path: "/x", query: Some("y=1"), authority: Some("store:8080"), headers: &headers };
+    let port = NonZeroU16::new(8080).expect("not zero");
+    let to_itself = |redirect: &Redirect| {
+        let location = location(redirect, &head, Scheme::Http, port, &under("/")).expect("a Location");
+        leads_to_itself(&location, &head, Scheme::Http, port, &under("/"))
+    };
+    assert!(to_itself(&Redirect { hostname: None, ..redirect() }), "D-14");
+    assert!(to_itself(&Redirect { hostname: Some("store".to_owned()), ..redirect() }));
+    assert!(!to_itself(&Redirect { hostname: Some("cart".to_owned()), ..redirect() }));
+    assert!(!to_itself(&Redirect { hostname: None, path: Some(PathModifier::Full("/y".to_owned())), ..redirect() }));
+    assert!(!to_itself(&Redirect { hostname: None, scheme: Some(Scheme::Https), ..redirect() }));
+}

@@ -7,7 +7,7 @@ use ::http::header::{LOCATION, ORIGIN};
 use ::http::request::Parts;
 use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderValue, Uri};
-use routing::filter::{authority_of, cors, location, rewrite_path};
+use routing::filter::{authority_of, cors, leads_to_itself, location, rewrite_path};
 use routing::matcher::RequestHead;
 use routing::model::{Filter, HeaderEdit, RouteMatch, Scheme};
 use tracing::debug;
@@ -122,6 +122,9 @@ impl Filtered<'_> {
                     debug!(%error, "redirect");
                     Reason::InvalidTarget
                 })?;
+                if leads_to_itself(&location, &head, Scheme::Http, self.port, matched) {
+                    self.worker.shared.telemetry.redirect_loop(&rule.route);
+                }
                 let mut headers = HeaderMap::with_capacity(4);
                 headers.insert(LOCATION, location);
                 return Err(Own::with_headers(Reason::Redirect(redirect.status), headers));

@@ -10,7 +10,7 @@ use ::http::{HeaderValue, Request, Response, Uri, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use routing::model::{Retry, Rule, Timeouts};
+use routing::model::{Addresses, Retry, Rule, Timeouts};
 use routing::table::{Position, RouteTable};
 
 use super::body::{Broken, Outgoing, Replayable};
@@ -18,7 +18,7 @@ use super::head::{self, Content};
 use super::response::Judged;
 use crate::balance::{self, Circumstances};
 use crate::endpoint::{EndpointState, Outcome};
-use crate::pool::{Peer, Transport};
+use crate::pool::{Peer, Reach, Transport};
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
 use crate::worker::Worker;
@@ -202,7 +202,8 @@ impl Prepared {
             Some(Ok(tls)) => Some(Arc::clone(tls)),
             Some(Err(_)) => return Err(Reason::TlsUnusable),
         };
-        Ok(Peer { address: endpoint.address, tls })
+        let is_vip = self.backend().is_none_or(|backend| matches!(backend.model.addresses, Addresses::Vips(_)));
+        Ok(Peer { address: endpoint.address, tls, reach: if is_vip { Reach::Vip } else { Reach::Endpoint } })
     }
 
     pub(super) fn note(&self, worker: &Worker, endpoint: &LiveEndpoint, outcome: Outcome) {

@@ -147,9 +147,15 @@ fn an_export_without_slices_is_reached_through_its_vip() {
     assert_eq!(answered(&bed, STORE, "/"), "east/cart");
     let line = crate::store::log(&bed, 1).remove(0);
     assert!(line["endpoint"].as_str().is_some_and(|endpoint| endpoint.ends_with(":80")), "the VIP's port: {line}");
+    // The platform chooses for each connection, so none is kept for long.
+    let client = bed.client().expect("a client");
+    (0..250).for_each(|_| assert_eq!(answered(&bed, STORE, "/"), "east/cart"));
+    let metrics = bed.sidecar_admin(&client, "/metrics").expect("metrics");
+    let connects = metrics.lines().find_map(|line| line.strip_prefix("isthmus_sidecar_endpoint_connects_total{result=\"connected\"} "));
+    assert!(connects.is_some_and(|count| count.parse::<u32>().is_ok_and(|count| count >= 3)), "{connects:?}");
     bed.apply("east/cart.yaml", &yaml::exported("cart", "default", 1)).expect("in force");
     assert_eq!(answered(&bed, STORE, "/"), "east/cart");
-    let line = crate::store::log(&bed, 2).remove(1);
+    let line = crate::store::log(&bed, 252).remove(251);
     assert!(line["endpoint"].as_str().is_some_and(|endpoint| endpoint.ends_with(":8080")), "the pod's: {line}");
 }
 

@@ -158,4 +158,9 @@ fn an_address_that_two_claim_belongs_to_the_older_one() {
     assert_eq!(owner("'2026-01-01T00:00:00Z'"), "10.201.0.1:80 Service/shop/other/80");
     assert_eq!(owner("'2026-01-02T00:00:00Z'"), "10.201.0.1:80 ServiceImport/shop/store/80");
     assert_eq!(owner("'2026-01-03T00:00:00Z'"), "10.201.0.1:80 ServiceImport/shop/store/80");
+    let disputes = |objects: &[&str]| -> Vec<String> {
+        world(objects).disputes().iter().map(|(address, owner, other)| format!("{address} {owner} {other}")).collect()
+    };
+    assert_eq!(disputes(&[STORE, CART, &service("'2026-01-03T00:00:00Z'")]), ["10.201.0.1:80 ServiceImport/shop/store Service/shop/other"]);
+    assert_eq!(disputes(&[STORE, CART, DERIVED]), [""; 0], "what was derived claims nothing of its own");
 }

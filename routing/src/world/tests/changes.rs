@@ -83,6 +83,7 @@ fn settings() -> impl Strategy<Value = Settings> {
         cluster: "west".to_owned(),
         cross_namespace_backends,
         parents,
+        session_affinity: SessionAffinity::default(),
     })
 }
 
