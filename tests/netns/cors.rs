@@ -61,8 +61,15 @@ fn preflight(bed: &Bed, path: &str, origin: &str, asked: &[Pair<'_>]) -> Answer 
 #[test]
 fn a_preflight_request_is_answered_and_never_forwarded() {
     let bed = cors_bed();
-    let listed =
-        |origin| vec![("allow-headers", "x-one, x-two"), ("allow-methods", "get, options"), ("allow-origin", origin), ("max-age", "60")];
+    let listed = |origin| {
+        vec![
+            ("allow-headers", "x-one, x-two"),
+            ("allow-methods", "get, options"),
+            ("allow-origin", origin),
+            ("expose-headers", "x-three, x-four"),
+            ("max-age", "60"),
+        ]
+    };
     let with_credentials = |origin| [vec![("allow-credentials", "true")], listed(origin)].concat();
     let get = &[("method", "GET")][..];
     let put = &[("method", "PUT"), ("headers", "x-asked, x-more")][..];
@@ -75,7 +82,12 @@ fn a_preflight_request_is_answered_and_never_forwarded() {
         ("/listed", "https://a.b.shop.example", get, listed("https://a.b.shop.example")),
         ("/backend", APP, get, listed(APP)),
         ("/credentials", APP, get, with_credentials(APP)),
-        ("/any", APP, put, vec![("allow-headers", "*"), ("allow-methods", "*"), ("allow-origin", "*"), ("max-age", "5")]),
+        (
+            "/any",
+            APP,
+            put,
+            vec![("allow-headers", "*"), ("allow-methods", "*"), ("allow-origin", "*"), ("expose-headers", "*"), ("max-age", "5")],
+        ),
         (
             "/both",
             APP,

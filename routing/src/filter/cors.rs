@@ -48,6 +48,7 @@ impl Cors {
             }
         }
         answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from(self.max_age_s));
+        self.marks_exposed(&mut answer);
         answer
     }
 
@@ -59,8 +60,14 @@ impl Cors {
         if (has_credentials && !self.credentials) || !self.marks_origin(request, &mut answer) {
             return answer;
         }
+        self.marks_exposed(&mut answer);
+        answer
+    }
+
+    /// Says what scripts may read of the answer.
+    fn marks_exposed(&self, answer: &mut HeaderMap) {
         let expose = match &self.expose {
-            // With credentials a literal `*` would be a name; there is nothing to echo in an actual request.
+            // With credentials a literal `*` would be a name; there is nothing to echo.
             Wildcard::Any if self.credentials => None,
             Wildcard::Any => Some(HeaderValue::from_static("*")),
             Wildcard::These(names) => joined(names.iter().map(HeaderName::as_str)),
@@ -68,7 +75,6 @@ impl Cors {
         if let Some(expose) = expose {
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose);
         }
-        answer
     }
 
     /// Whether the request's origin is allowed; if so, says it in the answer.

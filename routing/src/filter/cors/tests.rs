@@ -67,6 +67,7 @@ fn a_preflight_answer_says_what_is_allowed() {
     assert_eq!(of(&answer, "access-control-allow-methods"), Some("GET, OPTIONS"));
     assert_eq!(of(&answer, "access-control-allow-headers"), Some("x-one, x-two"));
     assert_eq!(of(&answer, "access-control-max-age"), Some("60"));
+    assert_eq!(of(&answer, "access-control-expose-headers"), Some("x-three"), "H-17");
     assert_eq!(of(&answer, "access-control-allow-credentials"), Some("true"));
     assert_eq!(of(&answer, "vary"), Some("Origin"));
     let refused = cors.preflight(&headers(&[("origin", "https://www.other.com"), ("access-control-request-method", "GET")]));
