@@ -42,6 +42,7 @@ where
 
 fn ask(frontend: Frontend) {
     for name in ["", "a.shop.example.com", "EXAMPLE.COM", "10.0.0.1"] {
+        // Which it is depends on the configuration; that it ends is the check.
         let _ = routing::server_name::select(&frontend, name);
     }
     let table = RouteTable::compile(Arc::new(frontend));

@@ -232,6 +232,7 @@ mod tests {
                 request.insert(COOKIE, value.clone());
                 request.insert("mine", value);
                 for carrier in [Carrier::Header, Carrier::SessionCookie] {
+                    // A text that happens to be a session is as good as none: that it is judged without a panic is the check.
                     let _ = persistence(carrier).kept(&scope("a"), &request, Duration::ZERO);
                 }
             }

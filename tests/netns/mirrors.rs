@@ -215,7 +215,8 @@ fn a_mirror_that_hangs_or_breaks_off_is_not_waited_for() {
     metric(&bed, "isthmus_sidecar_mirrors_total{result=\"failed\"} 11");
 
     let breaking = std::thread::spawn(move || {
-        // A copy that is lost before its head was sent leaves a connection without anything on it.
+        // A copy that is lost before its head was sent leaves a connection without anything on it:
+        // its first byte and its end are the same here.
         let _ = accept(&ends).read(&mut [0]);
     });
     let answer = bed.ask(&client, STORE, &ask("/ends")).expect("an answer");

@@ -142,9 +142,12 @@ fn a_connection_to_the_listener_itself_is_closed_at_once() {
     let bed = Bed::start(&gamma::files(), Options::default()).expect("a lab");
     for address in ["127.0.0.1:15001", "[::1]:15001"] {
         let end = inside(&bed, move || {
-            let mut stream = dial(address.parse()?)?;
-            // The reset may be quicker than the write; whichever meets it first takes the error away from the other.
-            let end = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| stream.read(&mut [0; 100]));
+            // The reset may be quicker than any of these; the one that meets it first takes the error away from the others.
+            let end = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+                stream.read(&mut [0; 100])
+            });
             Ok(end.map_err(|error| error.kind()))
         });
         assert_eq!(end, Err(std::io::ErrorKind::ConnectionReset), "{address}");
