@@ -1,6 +1,7 @@
 //! What operators and tests ask: is it alive, is it ready, who is connected, has everyone got the newest state?
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
@@ -8,28 +9,20 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::index::Index;
 use crate::registry::Registry;
+use crate::source::Loaded;
+use crate::webhook::Counts;
 
 /// `/await` waits this long if it is not told how long.
 const AWAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// And never longer than this.
 const AWAIT_MAX: Duration = Duration::from_secs(60);
-
-/// What the source was when it was read last.
-#[derive(Clone, Debug, Default)]
-pub struct Loaded {
-    /// Digest of its files; none: not read yet.
-    pub digest: Option<String>,
-    /// Objects in force.
-    pub objects: usize,
-    /// What could not be read.
-    pub problems: usize,
-}
 
 /// What the answers are made of.
 #[derive(Clone, Debug)]
@@ -40,6 +33,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     /// The source.
     pub loaded: Arc<Mutex<Loaded>>,
+    /// What the webhook did.
+    pub counts: Arc<Counts>,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +57,7 @@ pub fn router(admin: Admin) -> Router {
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.loaded.lock().digest.is_some() {
+    if admin.loaded.lock().complete {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the source has not been read yet\n")
@@ -78,6 +73,8 @@ async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
     for (name, help, value) in [
         ("objects", "Objects in force", loaded.objects),
         ("source_problems", "Files and objects of the source that cannot be read", loaded.problems),
+        ("source_kinds_failing", "Kinds that cannot be followed at the moment: what is known of them stays in force", loaded.failing.len()),
+        ("source_kinds_missing", "Kinds that the API server does not serve", loaded.missing.len()),
         ("disputed_addresses", "Addresses that unrelated Services or ServiceImports claim", admin.index.disputes().len()),
         ("sidecars", "Connected sidecars", sidecars.len()),
         ("sidecars_acknowledged", "Connected sidecars that acknowledged everything they were sent", synced),
@@ -86,6 +83,15 @@ async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         registry.register(name, help, gauge);
+    }
+    for (name, help, counter) in [
+        ("pods_injected", "Pods that were given a sidecar", &admin.counts.injected),
+        ("pods_skipped", "Pods that the webhook left as they are", &admin.counts.skipped),
+        ("pods_refused", "Pods that the webhook refused", &admin.counts.refused),
+    ] {
+        let counted: Counter = Counter::default();
+        counted.inc_by(counter.load(Ordering::Relaxed));
+        registry.register(name, help, counted);
     }
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
@@ -120,11 +126,12 @@ async fn settled(State(admin): State<Admin>, Query(awaited): Query<Awaited>) -> 
 impl Admin {
     /// What is still to come.
     fn unsettled(&self, awaited: &Awaited) -> Option<String> {
-        let loaded = self.loaded.lock().digest.clone();
-        match (&awaited.digest, &loaded) {
-            (_, None) => return Some("the source has not been read yet".to_owned()),
-            (Some(wanted), Some(loaded)) if wanted != loaded => return Some(format!("the source has digest {loaded}")),
-            (Some(_) | None, Some(_)) => {}
+        let loaded = self.loaded.lock().clone();
+        if !loaded.complete {
+            return Some("the source has not been read yet".to_owned());
+        }
+        if awaited.digest.is_some() && awaited.digest != loaded.digest {
+            return Some(format!("the source has digest {}", loaded.digest.unwrap_or_default()));
         }
         let sidecars = self.registry.sidecars();
         if sidecars.len() < awaited.sidecars {

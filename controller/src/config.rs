@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use routing::world::{self, Settings};
 
 /// Turns Kubernetes objects into what sidecars need and writes route status.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "isthmus-controller", version)]
 pub struct Config {
-    /// Where objects come from: dir:PATH, a directory of Kubernetes YAML that is followed
+    /// Where objects come from: kubernetes, the API server; or dir:PATH, a directory of Kubernetes YAML that is followed
     #[arg(long, env = "ISTHMUS_SOURCE")]
     pub source: Source,
     /// Name of this cluster in the ClusterSet
@@ -23,6 +23,12 @@ pub struct Config {
     /// Address of /livez, /readyz, /metrics, /sidecars and /await
     #[arg(long, env = "ISTHMUS_ADMIN", default_value = "127.0.0.1:15011")]
     pub admin: SocketAddr,
+    /// Serve sidecars without TLS and believe what they say of themselves; the only way with dir:PATH
+    #[arg(long, env = "ISTHMUS_PLAINTEXT", default_value_t = false)]
+    pub plaintext: bool,
+    /// What only a Kubernetes source has.
+    #[command(flatten)]
+    pub kubernetes: KubernetesConfig,
     /// Directory for route status, one file KIND.NAMESPACE.NAME.yaml a route; not inside the source
     #[arg(long, env = "ISTHMUS_STATUS_DIR")]
     pub status_dir: Option<PathBuf>,
@@ -37,9 +43,57 @@ pub struct Config {
     pub session_affinity: SessionAffinity,
 }
 
+/// Flags for `--source kubernetes`.
+#[derive(Args, Clone, Debug)]
+pub struct KubernetesConfig {
+    /// Namespace of the controller: of its lease, its CA and its Service
+    #[arg(long, env = "ISTHMUS_NAMESPACE", default_value = "isthmus-system")]
+    pub namespace: String,
+    /// Name of this pod, which holds the lease
+    #[arg(long, env = "ISTHMUS_POD", default_value = "isthmus-controller")]
+    pub pod: String,
+    /// Name of the controller's Service, to which its certificate is made out
+    #[arg(long, env = "ISTHMUS_SERVICE", default_value = "isthmus-controller")]
+    pub service: String,
+    /// Address of the injection webhook; none if not given
+    #[arg(long, env = "ISTHMUS_WEBHOOK")]
+    pub webhook: Option<SocketAddr>,
+    /// Name of the MutatingWebhookConfiguration, which is told the CA
+    #[arg(long, env = "ISTHMUS_WEBHOOK_CONFIGURATION", default_value = "isthmus-injector")]
+    pub webhook_configuration: String,
+    /// Image of isthmus-sidecar
+    #[arg(long, env = "ISTHMUS_SIDECAR_IMAGE", default_value = concat!("isthmus-sidecar:", env!("CARGO_PKG_VERSION")))]
+    pub sidecar_image: String,
+    /// Image of isthmus-init
+    #[arg(long, env = "ISTHMUS_INIT_IMAGE", default_value = concat!("isthmus-init:", env!("CARGO_PKG_VERSION")))]
+    pub init_image: String,
+    /// Ranges of VIPs, for pods whose interception is by ranges; those of the cluster's ServiceCIDRs if not given
+    #[arg(long, env = "ISTHMUS_VIP_RANGE", value_delimiter = ',')]
+    pub vip_range: Vec<String>,
+    /// Whether pods get native sidecars
+    #[arg(long, env = "ISTHMUS_NATIVE_SIDECARS", default_value = "auto")]
+    pub native_sidecars: NativeSidecars,
+    /// A certificate of the controller is good for so long, and renewed when two thirds of it are over
+    #[arg(long, env = "ISTHMUS_CERTIFICATE_LIFETIME_S", default_value = "86400", value_parser = clap::value_parser!(u64).range(10..))]
+    pub certificate_lifetime_s: u64,
+}
+
+/// `--native-sidecars`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum NativeSidecars {
+    /// Where the API server's version has them by default: 1.29 and later
+    Auto,
+    /// They do
+    Always,
+    /// They do not
+    Never,
+}
+
 /// `--source`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
+    /// `kubernetes`.
+    Kubernetes,
     /// `dir:PATH`.
     Directory(PathBuf),
 }
@@ -49,8 +103,9 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.strip_prefix("dir:") {
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
             Some(path) if !path.is_empty() => Ok(Self::Directory(path.into())),
-            Some(_) | None => Err(format!("{text:?} is not dir:PATH")),
+            Some(_) | None => Err(format!("{text:?} is neither kubernetes nor dir:PATH")),
         }
     }
 }

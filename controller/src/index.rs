@@ -15,6 +15,8 @@ use routing::status::EntryStatus;
 use routing::world::{Settings, Touched, World};
 use tokio::sync::watch;
 
+use crate::revision::Revision;
+
 /// Resources by name.
 pub type Resources = BTreeMap<String, Arc<xds::Resource>>;
 
@@ -29,40 +31,70 @@ pub struct View {
     pub frontends: Arc<Resources>,
     /// Every backend.
     pub backends: Arc<Resources>,
+    /// What it was made of.
+    pub revision: Revision,
 }
 
 /// Feeders call [`Self::apply`] and [`Self::delete`], then [`Self::flush`].
 #[derive(Debug)]
 pub struct Index {
     state: Mutex<State>,
+    /// What the source has shown; none before it has shown all of it once.
+    seen: watch::Sender<Option<Revision>>,
 }
 
 #[derive(Debug)]
 struct State {
-    world: World,
+    base: Base,
     dirty: Touched,
-    backends: Arc<Resources>,
     views: BTreeMap<String, watch::Sender<Arc<View>>>,
+    /// Of what was applied since the last flush too.
+    raised: Revision,
+}
+
+/// What views are made of.
+#[derive(Debug)]
+struct Base {
+    world: World,
+    backends: Arc<Resources>,
+    revision: Revision,
 }
 
 impl Index {
     /// An index without objects.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let state = State { world: World::new(settings), dirty: Touched::default(), backends: Arc::default(), views: BTreeMap::new() };
-        Self { state: Mutex::new(state) }
+        let base = Base { world: World::new(settings), backends: Arc::default(), revision: Revision::default() };
+        let state = State { base, dirty: Touched::default(), views: BTreeMap::new(), raised: Revision::default() };
+        Self { state: Mutex::new(state), seen: watch::Sender::new(None) }
     }
 
     /// Adds or replaces an object.
     pub fn apply(&self, object: Object) {
         let state = &mut *self.state.lock();
-        state.dirty.merge(state.world.apply(object));
+        state.dirty.merge(state.base.world.apply(object));
     }
 
     /// Removes an object.
     pub fn delete(&self, key: &ObjectKey) {
         let state = &mut *self.state.lock();
-        state.dirty.merge(state.world.delete(key));
+        state.dirty.merge(state.base.world.delete(key));
+    }
+
+    /// Takes note of the resource version of a change that was applied.
+    pub fn raise(&self, kind: &str, version: u64) {
+        self.state.lock().raised.raise(kind, version);
+    }
+
+    /// Says how far the source has come; the first word of it means that everything there is has been applied and flushed.
+    pub fn saw(&self, revision: Revision) {
+        self.seen.send_replace(Some(revision));
+    }
+
+    /// Waits until the source has been read whole and shown at least as much as some replica had seen.
+    pub async fn caught_up(&self, with: &Revision) {
+        // The index owns the sender: the wait ends by itself or by whoever gives it up.
+        let _ = self.seen.subscribe().wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.covers(with))).await;
     }
 
     /// Computes anew what the changes since the last flush touch, publishes what differs, and returns the objects whose status may differ.
@@ -70,11 +102,12 @@ impl Index {
         let state = &mut *self.state.lock();
         let dirty = std::mem::take(&mut state.dirty);
         for service in &dirty.backends {
-            state.refresh_backends(service);
+            state.base.refresh_backends(service);
         }
+        state.base.revision.clone_from(&state.raised);
         state.views.retain(|_, view| view.receiver_count() > 0);
         for (namespace, sender) in &state.views {
-            sender.send_if_modified(|view| match next_view(&state.world, namespace, view, &state.backends, &dirty.frontends) {
+            sender.send_if_modified(|view| match state.base.next_view(namespace, view, &dirty.frontends) {
                 Some(next) => {
                     *view = Arc::new(next);
                     true
@@ -92,7 +125,7 @@ impl Index {
         if let Some(sender) = state.views.get(namespace) {
             return sender.subscribe();
         }
-        let first = next_view(&state.world, namespace, &View::default(), &state.backends, &BTreeSet::new()).unwrap_or_default();
+        let first = state.base.next_view(namespace, &View::default(), &BTreeSet::new()).unwrap_or_default();
         let (sender, receiver) = watch::channel(Arc::new(first));
         state.views.insert(namespace.to_owned(), sender);
         receiver
@@ -107,17 +140,17 @@ impl Index {
     /// Addresses that unrelated objects claim.
     #[must_use]
     pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
-        self.state.lock().world.disputes()
+        self.state.lock().base.world.disputes()
     }
 
     /// What is to be written to an object's status; none: no such object, or none that has a status of ours.
     #[must_use]
     pub fn status(&self, key: &ObjectKey) -> Option<Vec<EntryStatus>> {
-        self.state.lock().world.status(key)
+        self.state.lock().base.world.status(key)
     }
 }
 
-impl State {
+impl Base {
     fn refresh_backends(&mut self, service: &ServiceRef) {
         let prefix = format!("{service}/");
         let now: Resources = self
@@ -135,29 +168,37 @@ impl State {
         backends.retain(|name, _| !is_own(name));
         backends.extend(now);
     }
-}
 
-/// The view after a change; none if it is equal to the one before.
-fn next_view(world: &World, namespace: &str, before: &View, backends: &Arc<Resources>, touched: &BTreeSet<ServiceRef>) -> Option<View> {
-    let vips = world.vips(namespace);
-    let ids: BTreeSet<&FrontendId> = vips.iter().map(|vip| &vip.frontend).collect();
-    let frontends = ids.into_iter().filter_map(|id| {
-        let name = id.to_string();
-        match before.frontends.get(&name) {
-            Some(kept) if !touched.contains(&id.0.service) => Some((name, Arc::clone(kept))),
-            Some(_) | None => {
-                world.frontend(id, namespace).map(|frontend| resource(name, type_url::FRONTEND, &wire::Frontend::from(&frontend)))
+    /// The view after a change; none if it is equal to the one before.
+    fn next_view(&self, namespace: &str, before: &View, touched: &BTreeSet<ServiceRef>) -> Option<View> {
+        let (world, backends) = (&self.world, &self.backends);
+        let vips = world.vips(namespace);
+        let ids: BTreeSet<&FrontendId> = vips.iter().map(|vip| &vip.frontend).collect();
+        let frontends = ids.into_iter().filter_map(|id| {
+            let name = id.to_string();
+            match before.frontends.get(&name) {
+                Some(kept) if !touched.contains(&id.0.service) => Some((name, Arc::clone(kept))),
+                Some(_) | None => {
+                    world.frontend(id, namespace).map(|frontend| resource(name, type_url::FRONTEND, &wire::Frontend::from(&frontend)))
+                }
             }
-        }
-    });
-    let frontends = kept_if_equal(&before.frontends, frontends.collect());
-    let vips = vips.iter().map(|vip| resource(vip.address().to_string(), type_url::VIP, &wire::Vip::from(vip)));
-    let vips = kept_if_equal(&before.vips, vips.collect());
-    let equal = before.generation > 0
-        && Arc::ptr_eq(&vips, &before.vips)
-        && Arc::ptr_eq(&frontends, &before.frontends)
-        && Arc::ptr_eq(backends, &before.backends);
-    (!equal).then(|| View { generation: before.generation + 1, vips, frontends, backends: Arc::clone(backends) })
+        });
+        let frontends = kept_if_equal(&before.frontends, frontends.collect());
+        let vips = vips.iter().map(|vip| resource(vip.address().to_string(), type_url::VIP, &wire::Vip::from(vip)));
+        let vips = kept_if_equal(&before.vips, vips.collect());
+        let equal = before.generation > 0
+            && Arc::ptr_eq(&vips, &before.vips)
+            && Arc::ptr_eq(&frontends, &before.frontends)
+            && Arc::ptr_eq(backends, &before.backends);
+        let view = |backends: &Arc<Resources>| View {
+            generation: before.generation + 1,
+            vips,
+            frontends,
+            backends: Arc::clone(backends),
+            revision: self.revision.clone(),
+        };
+        (!equal).then(|| view(backends))
+    }
 }
 
 fn kept_if_equal(before: &Arc<Resources>, now: Resources) -> Arc<Resources> {

@@ -2,28 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
+use kube::Client;
 use parking_lot::Mutex;
 use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use routing::api::ObjectKey;
 use routing::model::ServiceRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
 use tracing::{error, info, warn};
 
-use crate::admin::{Admin, Loaded, router};
-use crate::config::{Config, Source};
+use crate::admin::{Admin, router};
+use crate::config::{Config, NativeSidecars, Source};
 use crate::directory::{Scan, Written, follow};
 use crate::index::Index;
+use crate::inject;
+use crate::kubernetes::certificates::{Authority, Keeper};
+use crate::kubernetes::identity::Reviewer;
+use crate::kubernetes::{self, Kubernetes};
 use crate::registry::Registry;
-use crate::status::StatusDirectory;
+use crate::revision::Revision;
+use crate::source::Loaded;
+use crate::status::directory::StatusDirectory;
+use crate::tls::{Certificates, TlsListener};
+use crate::webhook::{self, Counts, Webhook};
 use crate::xds::Discovery;
 
 /// A sidecar that is gone without a word is noticed after about twice this time.
@@ -55,23 +67,29 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Controller {
     config: Config,
-    status: Option<StatusDirectory>,
     listen: TcpListener,
     admin: TcpListener,
+    webhook: Option<TcpListener>,
 }
 
 impl Controller {
-    /// Takes the addresses and opens the status directory.
+    /// Takes the addresses.
     ///
     /// # Errors
     /// A setting is wrong or an address is taken.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let Source::Directory(root) = &config.source;
-        let status = config.status_dir.as_deref().map(|path| StatusDirectory::open(path, root)).transpose()?;
+        anyhow::ensure!(
+            config.plaintext || config.source == Source::Kubernetes,
+            "--source dir: without an API server nobody vouches for a sidecar; say --plaintext to serve all the same"
+        );
         let listen = TcpListener::bind(config.listen).await.with_context(|| format!("--listen {}", config.listen))?;
         let admin = TcpListener::bind(config.admin).await.with_context(|| format!("--admin {}", config.admin))?;
+        let webhook = match config.kubernetes.webhook.filter(|_| config.source == Source::Kubernetes) {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("--webhook {address}"))?),
+            None => None,
+        };
         info!(listen = %listen.local_addr()?, admin = %admin.local_addr()?, cluster = config.cluster, "serves");
-        Ok(Self { config, status, listen, admin })
+        Ok(Self { config, listen, admin, webhook })
     }
 
     /// The addresses of `--listen` and `--admin`, with the ports that were chosen where 0 was asked for.
@@ -87,39 +105,184 @@ impl Controller {
     /// # Errors
     /// The source cannot be read at the start, or a server fails.
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Source::Directory(root) = self.config.source.clone();
-        let index = Arc::new(Index::new(self.config.settings()));
-        let registry = Arc::new(Registry::default());
-        let loaded = Arc::new(Mutex::new(Loaded::default()));
-        let tasks = TaskTracker::new();
-        let discovery = Discovery { index: Arc::clone(&index), registry: Arc::clone(&registry), tasks: tasks.clone(), stop: stop.clone() };
+        let parts = Parts {
+            index: Arc::new(Index::new(self.config.settings())),
+            registry: Arc::default(),
+            loaded: Arc::default(),
+            counts: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop,
+        };
+        let result = match self.config.source.clone() {
+            Source::Directory(root) => self.serve_directory(&parts, root).await,
+            Source::Kubernetes => self.serve_kubernetes(&parts).await,
+        };
+        parts.stop.cancel();
+        parts.tasks.close();
+        parts.tasks.wait().await;
+        result
+    }
+
+    async fn serve_directory(self, parts: &Parts, root: PathBuf) -> anyhow::Result<()> {
+        let status = self.config.status_dir.as_deref().map(|path| StatusDirectory::open(path, &root)).transpose()?;
         let mut feed = Feed {
-            index: Arc::clone(&index),
-            status: self.status,
+            index: Arc::clone(&parts.index),
+            status,
             objects: BTreeMap::new(),
             unwritten: BTreeSet::new(),
-            disputes: BTreeSet::new(),
+            disputes: Disputes::default(),
         };
-        let answers = router(Admin { index, registry: Arc::clone(&registry), loaded: Arc::clone(&loaded) });
         let scanned = |scan: &Scan| {
             feed.take(scan);
-            *loaded.lock() = Loaded { digest: Some(scan.digest.clone()), objects: scan.objects.len(), problems: scan.problems.len() };
-            registry.notify();
+            *parts.loaded.lock() = Loaded {
+                complete: true,
+                digest: Some(scan.digest.clone()),
+                objects: scan.objects.len(),
+                problems: scan.problems.len(),
+                ..Loaded::default()
+            };
+            parts.index.saw(Revision::default());
+            parts.registry.notify();
         };
-        let source = follow(root.clone(), stop.clone(), scanned);
-        let xds = tonic::transport::Server::builder()
+        let place = format!("--source dir:{}", root.display());
+        let source = follow(root, parts.stop.clone(), scanned);
+        tokio::try_join!(
+            async { source.await.context(place) },
+            parts.serve_sidecars(TcpListenerStream::new(self.listen), None),
+            parts.serve_admin(self.admin),
+        )?;
+        Ok(())
+    }
+
+    async fn serve_kubernetes(self, parts: &Parts) -> anyhow::Result<()> {
+        let (config, kubernetes) = (&self.config, &self.config.kubernetes);
+        let client = Kubernetes::client().await?;
+        let authority = Arc::new(Authority::load(&client, &kubernetes.namespace).await?);
+        let host = format!("{}.{}.svc", kubernetes.service, kubernetes.namespace);
+        let names = vec![host.clone(), format!("{host}.cluster.local")];
+        let lifetime = Duration::from_secs(kubernetes.certificate_lifetime_s);
+        let certificates = Certificates::new(authority.issue(&names, lifetime)?);
+        let source = Kubernetes {
+            client: client.clone(),
+            namespace: kubernetes.namespace.clone(),
+            pod: kubernetes.pod.clone(),
+            index: Arc::clone(&parts.index),
+            registry: Arc::clone(&parts.registry),
+            loaded: Arc::clone(&parts.loaded),
+        };
+        let webhook = async {
+            let Some(listener) = self.webhook else { return Ok(()) };
+            let settings = injection(config, &client, &format!("https://{host}:{}", config.listen.port()), &authority.pem).await?;
+            let listener = TlsListener::new(listener, Arc::clone(&certificates), &["h2", "http/1.1"], parts.stop.clone())?;
+            let webhook = Webhook { client: client.clone(), settings, counts: Arc::clone(&parts.counts) };
+            let stopped = parts.stop.clone().cancelled_owned();
+            axum::serve(listener, webhook::router(webhook)).with_graceful_shutdown(stopped).await.context("webhook")
+        };
+        let sidecars = async {
+            if config.plaintext {
+                return parts.serve_sidecars(TcpListenerStream::new(self.listen), None).await;
+            }
+            let listener = TlsListener::new(self.listen, Arc::clone(&certificates), &["h2"], parts.stop.clone())?;
+            parts.serve_sidecars(listener, Some(Reviewer::new(client.clone()))).await
+        };
+        let keeper = Keeper {
+            client: client.clone(),
+            namespace: kubernetes.namespace.clone(),
+            authority: Arc::clone(&authority),
+            certificates: Arc::clone(&certificates),
+            names,
+            lifetime,
+            webhook: kubernetes.webhook.map(|_| kubernetes.webhook_configuration.clone()),
+        };
+        let kept = async {
+            tokio::select! {
+                () = parts.stop.cancelled() => Ok(()),
+                () = keeper.run() => Ok(()),
+            }
+        };
+        tokio::try_join!(source.run(parts.stop.clone()), sidecars, webhook, kept, parts.serve_admin(self.admin))?;
+        Ok(())
+    }
+}
+
+/// What the servers share.
+struct Parts {
+    index: Arc<Index>,
+    registry: Arc<Registry>,
+    loaded: Arc<Mutex<Loaded>>,
+    counts: Arc<Counts>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Parts {
+    async fn serve_sidecars<S, I>(&self, connections: S, reviewer: Option<Reviewer>) -> anyhow::Result<()>
+    where
+        S: tokio_stream::Stream<Item = std::io::Result<I>>,
+        I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let discovery = Discovery {
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            reviewer,
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
+        };
+        tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(AggregatedDiscoveryServiceServer::new(discovery))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listen), stop.clone().cancelled_owned());
-        let result = tokio::try_join!(
-            async { source.await.with_context(|| format!("--source dir:{}", root.display())) },
-            async { xds.await.context("xDS server") },
-            async { axum::serve(self.admin, answers).with_graceful_shutdown(stop.clone().cancelled_owned()).await.context("admin server") },
-        );
-        stop.cancel();
-        tasks.close();
-        tasks.wait().await;
-        result.map(drop)
+            .serve_with_incoming_shutdown(connections, self.stop.clone().cancelled_owned())
+            .await
+            .context("xDS server")
+    }
+
+    async fn serve_admin(&self, listener: TcpListener) -> anyhow::Result<()> {
+        let admin = Admin {
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            loaded: Arc::clone(&self.loaded),
+            counts: Arc::clone(&self.counts),
+        };
+        axum::serve(listener, router(admin)).with_graceful_shutdown(self.stop.clone().cancelled_owned()).await.context("admin server")
+    }
+}
+
+/// What pods are given in this cluster.
+async fn injection(config: &Config, client: &Client, controller: &str, ca: &str) -> anyhow::Result<inject::Settings> {
+    let kubernetes = &config.kubernetes;
+    let native = match kubernetes.native_sidecars {
+        NativeSidecars::Always => true,
+        NativeSidecars::Never => false,
+        NativeSidecars::Auto => kubernetes::has_native_sidecars(client).await?,
+    };
+    let ranges = match kubernetes.vip_range.as_slice() {
+        [] => kubernetes::service_ranges(client).await,
+        ranges => ranges.to_vec(),
+    };
+    info!(native, ?ranges, sidecar = kubernetes.sidecar_image, init = kubernetes.init_image, "injects");
+    Ok(inject::Settings {
+        cluster: config.cluster.clone(),
+        sidecar_image: kubernetes.sidecar_image.clone(),
+        init_image: kubernetes.init_image.clone(),
+        controller: controller.to_owned(),
+        ca: ca.to_owned(),
+        native,
+        ranges,
+    })
+}
+
+/// What was said about addresses that unrelated objects claim.
+#[derive(Debug, Default)]
+pub(crate) struct Disputes(BTreeSet<(SocketAddr, ServiceRef, ServiceRef)>);
+
+impl Disputes {
+    /// Says what is new.
+    pub(crate) fn report(&mut self, index: &Index) {
+        let disputes = index.disputes();
+        for (address, owner, other) in disputes.difference(&self.0) {
+            warn!(%address, %owner, %other, "claimed by both: the first one is dialled there");
+        }
+        self.0 = disputes;
     }
 }
 
@@ -130,8 +293,7 @@ struct Feed {
     objects: BTreeMap<ObjectKey, Written>,
     /// What has a status that is not written yet.
     unwritten: BTreeSet<ObjectKey>,
-    /// What was said about addresses that unrelated objects claim.
-    disputes: BTreeSet<(SocketAddr, ServiceRef, ServiceRef)>,
+    disputes: Disputes,
 }
 
 impl Feed {
@@ -146,11 +308,7 @@ impl Feed {
         self.objects.clone_from(&scan.objects);
         self.unwritten.extend(self.index.flush());
         self.write_status();
-        let disputes = self.index.disputes();
-        for (address, owner, other) in disputes.difference(&self.disputes) {
-            warn!(%address, %owner, %other, "claimed by both: the first one is dialled there");
-        }
-        self.disputes = disputes;
+        self.disputes.report(&self.index);
     }
 
     /// What cannot be written is said and tried again with the next change; it keeps nothing else from being written.

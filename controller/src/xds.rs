@@ -3,6 +3,7 @@
 pub mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
@@ -10,23 +11,31 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::index::Index;
+use crate::kubernetes::identity::{Identity, Reviewer};
 use crate::registry::{Node, Registry};
+use crate::revision::Revision;
 use session::Session;
 
 /// Responses on their way to one sidecar; the next are computed when these are taken.
 const RESPONSES_MAX: usize = 8;
+/// A sidecar that holds newer state than this replica has seen waits for it so long: watches lag by less, and a restored API server
+/// has forgotten what the sidecar saw.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
 /// The service.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Discovery {
     /// What is served.
     pub index: Arc<Index>,
     /// Who is served.
     pub registry: Arc<Registry>,
+    /// Who vouches for sidecars; none: they are believed.
+    pub reviewer: Option<Reviewer>,
     /// Owns the streams.
     pub tasks: TaskTracker,
     /// Ends the streams.
@@ -41,17 +50,33 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let (identity, zone) = match &self.reviewer {
+            Some(reviewer) => {
+                let identity = reviewer.identify(request.metadata()).await?;
+                let zone = match &identity.node {
+                    Some(node) => reviewer.zone(node).await,
+                    None => String::new(),
+                };
+                (Some(identity), zone)
+            }
+            None => (None, String::new()),
+        };
         let (sender, receiver) = mpsc::channel(RESPONSES_MAX);
         let discovery = self.clone();
         let stream = async move {
-            if let Err(status) = discovery.serve(request.into_inner(), &sender).await {
+            if let Err(status) = discovery.serve(request.into_inner(), identity, &sender).await {
                 debug!(%status, "stream ends");
                 // The sidecar may be gone already.
                 let _ = sender.send(Err(status)).await;
             }
         };
         self.tasks.spawn(stream.instrument(info_span!("sidecar")));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let mut response = Response::new(ReceiverStream::new(receiver));
+        // A zone that is no header value is none that endpoints could be compared with either.
+        if let Some(zone) = MetadataValue::try_from(zone).ok().filter(|zone| !zone.is_empty()) {
+            response.metadata_mut().insert(proto::ZONE_METADATA, zone);
+        }
+        Ok(response)
     }
 }
 
@@ -60,10 +85,15 @@ impl Discovery {
     async fn serve(
         &self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
+        identity: Option<Identity>,
         responses: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) -> Result<(), Status> {
         let Some(first) = requests.message().await? else { return Ok(()) };
-        let node = node(first.node.as_ref())?;
+        let node = vouched(node(first.node.as_ref())?, identity)?;
+        let newest = Revision::parse(&metadata(first.node.as_ref(), proto::REVISION_METADATA));
+        if tokio::time::timeout(CATCH_UP_MAX, self.index.caught_up(&newest)).await.is_err() {
+            warn!(namespace = node.namespace, pod = node.pod, %newest, "holds what this replica has not seen in time; it is served all the same");
+        }
         info!(namespace = node.namespace, pod = node.pod, "connected");
         let mut views = self.index.subscribe(&node.namespace);
         let entry = self.registry.add(node);
@@ -98,10 +128,25 @@ fn node(wire: Option<&WireNode>) -> Result<Node, Status> {
         .split_once('/')
         .filter(|(namespace, pod)| !namespace.is_empty() && !pod.is_empty())
         .ok_or_else(|| Status::invalid_argument(format!("node.id: {:?} is not NAMESPACE/POD", wire.id)))?;
-    let node = wire.metadata.as_ref().and_then(|metadata| metadata.fields.get("node")).and_then(|value| value.kind.clone());
-    let node = match node {
-        Some(prost_types::value::Kind::StringValue(name)) => name,
-        _ => String::new(),
-    };
+    let node = metadata(Some(wire), "node");
     Ok(Node { namespace: namespace.to_owned(), pod: pod.to_owned(), cluster: wire.cluster.clone(), node })
+}
+
+/// A text of a node's metadata; empty if it has none of that name.
+fn metadata(wire: Option<&WireNode>, name: &str) -> String {
+    let value = wire.and_then(|wire| wire.metadata.as_ref()?.fields.get(name)?.kind.clone());
+    match value {
+        Some(prost_types::value::Kind::StringValue(text)) => text,
+        _ => String::new(),
+    }
+}
+
+/// What a sidecar says of itself has to be what its token says.
+fn vouched(node: Node, identity: Option<Identity>) -> Result<Node, Status> {
+    let Some(identity) = identity else { return Ok(node) };
+    if (&identity.namespace, &identity.pod) == (&node.namespace, &node.pod) {
+        return Ok(Node { node: identity.node.unwrap_or(node.node), ..node });
+    }
+    let (said, known) = (format!("{}/{}", node.namespace, node.pod), format!("{}/{}", identity.namespace, identity.pod));
+    Err(Status::permission_denied(format!("node.id: {said:?}, but the token is of {known:?}")))
 }

@@ -43,8 +43,19 @@ impl Running {
         }
         let directory = format!("dir:{}", source.path().display());
         let status_dir = status.path().display().to_string();
-        let flags =
-            ["--source", &directory, "--cluster", "west", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--status-dir", &status_dir];
+        let flags = [
+            "--source",
+            &directory,
+            "--plaintext",
+            "--cluster",
+            "west",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--status-dir",
+            &status_dir,
+        ];
         let config = Config::parse_from(["isthmus-controller"].into_iter().chain(flags));
         let controller = Controller::bind(config).await.expect("bound");
         let (listen, admin) = controller.addresses().expect("addresses");

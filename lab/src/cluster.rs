@@ -110,6 +110,7 @@ impl Cluster {
         let folder = self.folder.display();
         let own = [
             format!("--source=dir:{folder}/objects"),
+            "--plaintext".to_owned(),
             format!("--cluster={}", self.name),
             format!("--listen=0.0.0.0:{CONTROLLER_PORT}"),
             format!("--admin={CONTROLLER_ADMIN}"),

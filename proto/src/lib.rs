@@ -33,6 +33,12 @@ pub mod resources {
     tonic::include_proto!("isthmus.v1");
 }
 
+/// In a node's metadata: `system_version_info` of the newest response that the sidecar has had, so that no replica rolls it back.
+pub const REVISION_METADATA: &str = "revision";
+
+/// In a response's gRPC metadata: the zone of the sidecar's node, where the controller knows it.
+pub const ZONE_METADATA: &str = "isthmus-zone";
+
 /// Bytes of the hash that a version keeps: short enough to read in a log, long enough never to collide.
 const VERSION_BYTES: usize = 16;
 

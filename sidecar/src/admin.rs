@@ -1,6 +1,7 @@
 //! What operators ask: is it alive, is it ready, what has it done, what is in force?
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,6 +10,7 @@ use axum::{Json, Router};
 use routing::model::Addresses;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::snapshot::{LiveBackend, LiveFrontend};
 use crate::worker::Shared;
@@ -20,11 +22,18 @@ pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     /// Whether the first state is in force.
     pub(crate) ready: watch::Receiver<bool>,
+    /// `/startupz` waits until then.
+    pub(crate) startup_until: Instant,
 }
 
 /// For a kubelet and Prometheus: tells nothing about routes.
 pub(crate) fn health(admin: Admin) -> Router {
-    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(readyz)).route("/metrics", get(metrics)).with_state(admin)
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/startupz", get(startupz))
+        .route("/metrics", get(metrics))
+        .with_state(admin)
 }
 
 /// For the pod itself.
@@ -38,6 +47,19 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the first state is not in force yet\n")
     }
+}
+
+/// Answers as soon as the first state is in force. When its time is over, the pod may go without: a controller that is away keeps no
+/// application from starting, and its connections pass through until there is a state.
+async fn startupz(State(mut admin): State<Admin>) -> &'static str {
+    let ready = admin.ready.wait_for(|ready| *ready);
+    if tokio::time::timeout_at(admin.startup_until.into(), ready).await.is_ok() {
+        return "ok\n";
+    }
+    if admin.shared.telemetry.started_without_state() {
+        warn!("no state in time: the pod starts all the same, and its connections pass through");
+    }
+    "the first state is not in force yet; connections pass through\n"
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {

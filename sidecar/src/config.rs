@@ -13,6 +13,12 @@ pub struct Config {
     /// The controller of this cluster, for example <http://isthmus-controller:15010>
     #[arg(long, env = "ISTHMUS_CONTROLLER")]
     pub controller: String,
+    /// CA certificates of the controller, PEM text; needed where it is reached by https
+    #[arg(long, env = "ISTHMUS_CONTROLLER_CA", hide_env_values = true)]
+    pub controller_ca: Option<String>,
+    /// File with the token that says to the controller who this is; read anew for every connection
+    #[arg(long, env = "ISTHMUS_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// Namespace of this pod; decides which consumer routes apply
     #[arg(long, env = "ISTHMUS_NAMESPACE")]
     pub namespace: String,
@@ -34,9 +40,12 @@ pub struct Config {
     /// Address of /livez, /readyz, /metrics and /config
     #[arg(long, env = "ISTHMUS_ADMIN", default_value = "127.0.0.1:15000")]
     pub admin: SocketAddr,
-    /// A second address, for what a kubelet or Prometheus reaches: /livez, /readyz and /metrics
+    /// A second address, for what a kubelet or Prometheus reaches: /livez, /readyz, /startupz and /metrics
     #[arg(long, env = "ISTHMUS_HEALTH")]
     pub health: Option<SocketAddr>,
+    /// /startupz waits so long for the first state, and then lets the pod go: its connections pass through until there is one
+    #[arg(long, env = "ISTHMUS_STARTUP_WAIT_S", default_value = "10")]
+    pub startup_wait_s: u64,
     /// Unix socket of `isthmus-init watch`, which intercepts exactly the VIPs that have routes
     #[arg(long, env = "ISTHMUS_VIP_SOCKET")]
     pub vip_socket: Option<PathBuf>,

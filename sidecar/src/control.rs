@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod followed;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -69,19 +70,22 @@ pub(crate) struct Control {
 
 enum Event {
     Connected(mpsc::Sender<DeltaDiscoveryRequest>),
+    /// Where the controller says that this pod is.
+    Zone(String),
     Response(Box<DeltaDiscoveryResponse>),
 }
 
 impl Control {
     /// Runs until cancelled.
     pub(crate) async fn run(mut self, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-        let endpoint = Endpoint::from_shared(config.controller.clone())
-            .with_context(|| format!("--controller {:?}", config.controller))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE)
-            .keep_alive_while_idle(true);
+        let controller = ControllerClient {
+            endpoint: endpoint(&config)?,
+            node: node(&config),
+            token_file: config.token_file.clone(),
+            revision: String::new(),
+        };
         let (events_in, mut events) = mpsc::channel(1);
-        let streams = stream_again_and_again(endpoint, node(&config), events_in, stop.clone());
+        let streams = controller.stream_again_and_again(events_in, stop.clone());
         let location = Location { cluster: config.cluster.clone(), node: config.node.clone(), zone: config.zone.clone() };
         let loop_ = async {
             let mut client = Client::new(location);
@@ -95,6 +99,7 @@ impl Control {
                             send(&sender, client.connected());
                             requests = Some(sender);
                         }
+                        Some(Event::Zone(zone)) => client.is_in(zone),
                         Some(Event::Response(response)) => client.response(*response),
                         None => return,
                     },
@@ -144,7 +149,6 @@ fn send(sender: &mpsc::Sender<DeltaDiscoveryRequest>, requests: Vec<DeltaDiscove
 }
 
 fn node(config: &Config) -> Node {
-    let text = |value: &str| prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(value.to_owned())) };
     let fields = [("namespace", &config.namespace), ("pod", &config.pod), ("node", &config.node)];
     Node {
         id: format!("{}/{}", config.namespace, config.pod),
@@ -154,45 +158,94 @@ fn node(config: &Config) -> Node {
     }
 }
 
-async fn stream_again_and_again(endpoint: Endpoint, node: Node, events: mpsc::Sender<Event>, stop: CancellationToken) {
-    let mut waits = backoff();
-    loop {
-        let began = Instant::now();
-        let ended = tokio::select! {
-            () = stop.cancelled() => return,
-            ended = stream_once(&endpoint, &node, &events) => ended,
-        };
-        if let Err(error) = ended {
-            warn!(error = format!("{error:#}"), controller = %endpoint.uri(), "no controller; the last state stays in force");
-        }
-        if began.elapsed() > RECONNECT_MAX {
-            waits = backoff();
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(waits.next().unwrap_or(RECONNECT_MAX)) => {}
-        }
-    }
+fn text(value: &str) -> prost_types::Value {
+    prost_types::Value { kind: Some(prost_types::value::Kind::StringValue(value.to_owned())) }
 }
 
-async fn stream_once(endpoint: &Endpoint, node: &Node, events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
-    let channel = endpoint.connect().await.context("connect")?;
-    let (sender, receiver) = mpsc::channel::<DeltaDiscoveryRequest>(REQUESTS_MAX);
-    let node = node.clone();
-    let mut first = Some(node);
-    // The first request of a stream says who asks.
-    let outgoing = tokio_stream::StreamExt::map(ReceiverStream::new(receiver), move |mut request| {
-        request.node = first.take();
-        request
-    });
-    events.send(Event::Connected(sender)).await.context("control ends")?;
-    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
-    let mut responses: Streaming<DeltaDiscoveryResponse> = client.delta_aggregated_resources(outgoing).await?.into_inner();
-    info!(controller = %endpoint.uri(), "connected");
-    while let Some(response) = responses.message().await? {
-        events.send(Event::Response(Box::new(response))).await.context("control ends")?;
+fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
+    let place = || format!("--controller {:?}", config.controller);
+    let endpoint = Endpoint::from_shared(config.controller.clone())
+        .with_context(place)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_while_idle(true);
+    if endpoint.uri().scheme() != Some(&http::uri::Scheme::HTTPS) {
+        return Ok(endpoint);
     }
-    Ok(())
+    let ca = config.controller_ca.as_ref().context("--controller-ca: is needed to know a controller by https")?;
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    endpoint.tls_config(tls).context("--controller-ca")
+}
+
+/// The way to the controller.
+struct ControllerClient {
+    endpoint: Endpoint,
+    node: Node,
+    token_file: Option<PathBuf>,
+    /// Of the newest response, whichever replica it came from.
+    revision: String,
+}
+
+impl ControllerClient {
+    async fn stream_again_and_again(mut self, events: mpsc::Sender<Event>, stop: CancellationToken) {
+        let mut waits = backoff();
+        loop {
+            let began = Instant::now();
+            let ended = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.stream_once(&events) => ended,
+            };
+            if let Err(error) = ended {
+                warn!(error = format!("{error:#}"), controller = %self.endpoint.uri(), "no controller; the last state stays in force");
+            }
+            if began.elapsed() > RECONNECT_MAX {
+                waits = backoff();
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(waits.next().unwrap_or(RECONNECT_MAX)) => {}
+            }
+        }
+    }
+
+    async fn stream_once(&mut self, events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+        let channel = self.endpoint.connect().await.context("connect")?;
+        let (sender, receiver) = mpsc::channel::<DeltaDiscoveryRequest>(REQUESTS_MAX);
+        let mut first = Some(self.introduction());
+        // The first request of a stream says who asks.
+        let outgoing = tokio_stream::StreamExt::map(ReceiverStream::new(receiver), move |mut request| {
+            request.node = first.take();
+            request
+        });
+        let mut request = tonic::Request::new(outgoing);
+        if let Some(path) = &self.token_file {
+            let place = || format!("--token-file {}", path.display());
+            let token = std::fs::read_to_string(path).with_context(place)?;
+            request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().with_context(place)?);
+        }
+        events.send(Event::Connected(sender)).await.context("control ends")?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let response = client.delta_aggregated_resources(request).await?;
+        if let Some(zone) = response.metadata().get(proto::ZONE_METADATA).and_then(|zone| zone.to_str().ok()) {
+            events.send(Event::Zone(zone.to_owned())).await.context("control ends")?;
+        }
+        info!(controller = %self.endpoint.uri(), "connected");
+        let mut responses: Streaming<DeltaDiscoveryResponse> = response.into_inner();
+        while let Some(response) = responses.message().await? {
+            self.revision.clone_from(&response.system_version_info);
+            events.send(Event::Response(Box::new(response))).await.context("control ends")?;
+        }
+        Ok(())
+    }
+
+    /// Who asks, and what the state it holds was made of.
+    fn introduction(&self) -> Node {
+        let mut node = self.node.clone();
+        if let Some(metadata) = &mut node.metadata {
+            metadata.fields.insert(proto::REVISION_METADATA.to_owned(), text(&self.revision));
+        }
+        node
+    }
 }
 
 /// A response is at most as large as this: some hundred thousand endpoints.

@@ -78,7 +78,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let stop = stop.clone();
         tasks.spawn(async move { interception::run(&path, wanted_seen, intercepted, stop).await });
     }
-    let answers = Admin { shared: Arc::clone(&shared), ready: ready_seen };
+    let startup_until = shared.began + Duration::from_secs(config.startup_wait_s);
+    let answers = Admin { shared: Arc::clone(&shared), ready: ready_seen, startup_until };
     tasks.spawn(axum::serve(admin, router(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
     if let Some(reached) = reached {
         tasks.spawn(axum::serve(reached, health(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());

@@ -97,6 +97,7 @@ pub(crate) struct Telemetry {
     mirrors: Family<ResultLabel, Counter>,
     redirect_loops: Family<RouteLabel, Counter>,
     pass_through_bytes: Counter,
+    starts_without_state: Counter,
     access_log: Option<AccessLog>,
     registry: Registry,
 }
@@ -111,7 +112,12 @@ impl Telemetry {
         let (connections, connections_open) = (Family::default(), Family::default());
         let endpoint_connects = Family::default();
         let (endpoint_retries, mirrors, redirect_loops) = (Family::default(), Family::default(), Family::default());
-        let pass_through_bytes = Counter::default();
+        let (pass_through_bytes, starts_without_state) = (Counter::default(), Counter::default());
+        registry.register(
+            "starts_without_state",
+            "Starts of the pod before the first state: its connections passed through until there was one",
+            starts_without_state.clone(),
+        );
         registry.register("requests", "Requests by what became of them", requests.clone());
         registry.register_with_unit(
             "request_duration",
@@ -138,6 +144,7 @@ impl Telemetry {
             mirrors,
             redirect_loops,
             pass_through_bytes,
+            starts_without_state,
             access_log,
             registry,
         }
@@ -157,6 +164,11 @@ impl Telemetry {
         let open = self.connections_open.get_or_create_owned(&label);
         open.inc();
         OpenConnection(open)
+    }
+
+    /// Counts, once, that the pod started before the first state; whether this was the first time.
+    pub(crate) fn started_without_state(&self) -> bool {
+        self.starts_without_state.get() == 0 && self.starts_without_state.inc() == 0
     }
 
     /// Counts an attempt to connect to an endpoint.

@@ -57,7 +57,7 @@ fn a_status_folder_inside_the_source_is_refused() {
     let output = std::process::Command::new(program)
         .arg(format!("--source=dir:{}", folder.path().display()))
         .arg(format!("--status-dir={}/status", folder.path().display()))
-        .args(["--cluster=west", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
+        .args(["--plaintext", "--cluster=west", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"])
         .output()
         .expect("a program");
     let said = String::from_utf8_lossy(&output.stderr);

@@ -57,6 +57,7 @@ impl Session {
     /// gone, in reverse.
     pub fn responses(&mut self, view: &View) -> Vec<DeltaDiscoveryResponse> {
         self.generation = view.generation;
+        let revision = view.revision.to_string();
         let nonce = &mut self.nonce;
         let new = [
             self.backends.updates(type_url::BACKEND, &view.backends, nonce),
@@ -68,7 +69,8 @@ impl Session {
             self.frontends.removals(type_url::FRONTEND, &view.frontends, nonce),
             self.backends.removals(type_url::BACKEND, &view.backends, nonce),
         ];
-        new.into_iter().chain(gone).flatten().collect()
+        let responses = new.into_iter().chain(gone).flatten();
+        responses.map(|response| DeltaDiscoveryResponse { system_version_info: revision.clone(), ..response }).collect()
     }
 
     /// What the stream has come to.

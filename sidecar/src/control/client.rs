@@ -104,6 +104,13 @@ impl Client {
         requests
     }
 
+    /// The pod's zone, where nobody else has said it. It comes before everything that depends on it.
+    pub(crate) fn is_in(&mut self, zone: String) {
+        if self.location.zone.is_empty() {
+            self.location.zone = zone;
+        }
+    }
+
     /// Takes in a response.
     pub(crate) fn response(&mut self, response: DeltaDiscoveryResponse) {
         let DeltaDiscoveryResponse { type_url, resources, removed_resources, nonce, .. } = response;

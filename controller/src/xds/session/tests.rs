@@ -5,6 +5,7 @@ use std::sync::Arc;
 use proto::xds::Resource;
 
 use super::*;
+use crate::revision::Revision;
 
 fn resources(items: &[(&str, &str)]) -> Arc<Resources> {
     let resource = |(name, version): &(&str, &str)| {
@@ -15,7 +16,13 @@ fn resources(items: &[(&str, &str)]) -> Arc<Resources> {
 }
 
 fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &str)]) -> View {
-    View { generation: 1, vips: resources(vips), frontends: resources(frontends), backends: resources(backends) }
+    View {
+        generation: 1,
+        vips: resources(vips),
+        frontends: resources(frontends),
+        backends: resources(backends),
+        revision: Revision::default(),
+    }
 }
 
 fn ask(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {

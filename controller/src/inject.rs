@@ -1,0 +1,247 @@
+//! What injection makes of a pod: containers, volumes and an annotation, or the reason why nothing of it is done.
+//!
+//! Invariants: nothing of the user's is changed; injecting twice is injecting once; a pod is refused only for what its author can mend.
+
+mod containers;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+use containers::{INIT, SIDECAR, TOKEN_VOLUME, VOLUME};
+
+/// The sidecar's uid, whose connections interception exempts.
+pub const SIDECAR_UID: i64 = 2102;
+/// The uid of `isthmus-init`, which may write the pod's interception rules.
+pub const INIT_UID: i64 = 2103;
+/// Label of a namespace: `enabled` or `disabled`.
+pub const NAMESPACE_LABEL: &str = "isthmus.dev/injection";
+/// Annotation (or label) of a pod: `true` or `false`, whatever the namespace says.
+pub const POD_ANNOTATION: &str = "isthmus.dev/inject";
+/// What injection leaves on a pod: version and mode.
+pub const STATUS_ANNOTATION: &str = "isthmus.dev/status";
+
+/// What the one who runs the mesh decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of this cluster in the ClusterSet.
+    pub cluster: String,
+    /// Image of `isthmus-sidecar`.
+    pub sidecar_image: String,
+    /// Image of `isthmus-init`.
+    pub init_image: String,
+    /// Where sidecars find the controller.
+    pub controller: String,
+    /// The CA of the controller's certificate, PEM.
+    pub ca: String,
+    /// Whether the cluster has native sidecars (Kubernetes 1.29 and later).
+    pub native: bool,
+    /// Ranges of VIPs, for pods whose interception is by ranges.
+    pub ranges: Vec<String>,
+}
+
+/// How a pod's connections are intercepted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Mode {
+    /// Exactly the VIPs that have routes, kept up to date by a native sidecar.
+    Exact,
+    /// Whole ranges, set up once.
+    Ranges,
+}
+
+/// Why a pod is left as it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Skipped {
+    /// Nobody asked for it.
+    NotAsked,
+    /// The pod says no.
+    OptedOut,
+    /// Interception would be the node's.
+    HostNetwork,
+    /// There is no nf_tables.
+    Windows,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAsked => "neither the pod nor its namespace asks for it",
+            Self::OptedOut => "the pod says no",
+            Self::HostNetwork => "it is in the host's network",
+            Self::Windows => "it is for Windows",
+        })
+    }
+}
+
+/// Why a pod cannot be injected as it is.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refused {
+    /// Interception would exempt the application.
+    #[error("{place}: {SIDECAR_UID} is the uid of the Isthmus sidecar; connections of that uid pass routes by. Choose another one")]
+    SameUid {
+        /// Where the uid is written.
+        place: String,
+    },
+    /// An annotation has a value that means nothing.
+    #[error("annotation {name}: {value:?} is not one of {allowed}")]
+    Annotation {
+        /// Which.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it could say.
+        allowed: &'static str,
+    },
+    /// Ranges are needed and not known.
+    #[error("interception by ranges is needed, and no range is known: set --vip-range on the controller")]
+    NoRanges,
+}
+
+/// What comes of a pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The pod with the sidecar.
+    Injected(Value),
+    /// The pod stays as it is.
+    Skipped(Skipped),
+}
+
+/// Injects a pod, or says why not.
+///
+/// # Errors
+/// Something the pod's author has to mend.
+pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings: &Settings) -> Result<Outcome, Refused> {
+    let notes = Notes::of(pod);
+    if let Some(skipped) = skipped(pod, &notes, namespace_labels)? {
+        return Ok(Outcome::Skipped(skipped));
+    }
+    same_uid(pod)?;
+    let asked = notes.one_of("isthmus.dev/interception", &["exact", "ranges"], "exact, ranges")?;
+    let mode = if settings.native && asked != Some("ranges") { Mode::Exact } else { Mode::Ranges };
+    if mode == Mode::Ranges && settings.ranges.is_empty() {
+        return Err(Refused::NoRanges);
+    }
+    let mut pod = pod.clone();
+    strip(&mut pod);
+    let init = containers::init(mode, &notes, settings)?;
+    let sidecar = containers::sidecar(mode, &notes, settings)?;
+    let spec = object(&mut pod, "spec");
+    if settings.native {
+        // Both before the user's own, so that these are routed too; the one-shot has to be there before the sidecar's first client.
+        prepend(list(spec, "initContainers"), [init, sidecar]);
+    } else {
+        // Before the one-shot has run nothing is refused: the user's own init containers take the platform's way.
+        list(spec, "initContainers").push(init);
+        prepend(list(spec, "containers"), [sidecar]);
+    }
+    list(spec, "volumes").extend(containers::volumes());
+    let mode = match mode {
+        Mode::Exact => "exact",
+        Mode::Ranges => "ranges",
+    };
+    let status = json!({"version": env!("CARGO_PKG_VERSION"), "interception": mode, "native": settings.native});
+    object(object(&mut pod, "metadata"), "annotations")[STATUS_ANNOTATION] = Value::String(status.to_string());
+    Ok(Outcome::Injected(pod))
+}
+
+fn skipped(pod: &Value, notes: &Notes, namespace_labels: &BTreeMap<String, String>) -> Result<Option<Skipped>, Refused> {
+    let spec = &pod["spec"];
+    Ok(match notes.flag(POD_ANNOTATION)? {
+        Some(false) => Some(Skipped::OptedOut),
+        None if namespace_labels.get(NAMESPACE_LABEL).map(String::as_str) != Some("enabled") => Some(Skipped::NotAsked),
+        Some(true) | None if spec["hostNetwork"] == true => Some(Skipped::HostNetwork),
+        Some(true) | None if spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows" => {
+            Some(Skipped::Windows)
+        }
+        Some(true) | None => None,
+    })
+}
+
+fn same_uid(pod: &Value) -> Result<(), Refused> {
+    let is_ours = |security: &Value| security["runAsUser"] == SIDECAR_UID;
+    if is_ours(&pod["spec"]["securityContext"]) {
+        return Err(Refused::SameUid { place: "spec.securityContext.runAsUser".to_owned() });
+    }
+    for list in ["initContainers", "containers"] {
+        for container in pod["spec"][list].as_array().into_iter().flatten() {
+            if container["name"] != SIDECAR && is_ours(&container["securityContext"]) {
+                let name = container["name"].as_str().unwrap_or_default();
+                return Err(Refused::SameUid { place: format!("spec.{list}[{name}].securityContext.runAsUser") });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes out what an earlier injection put in: other webhooks may have come between.
+fn strip(pod: &mut Value) {
+    for (field, names) in [("initContainers", [INIT, SIDECAR]), ("containers", [INIT, SIDECAR]), ("volumes", [VOLUME, TOKEN_VOLUME])] {
+        if let Some(list) = pod["spec"].get_mut(field).and_then(Value::as_array_mut) {
+            list.retain(|item| !names.iter().any(|name| item["name"] == *name));
+        }
+    }
+}
+
+fn object<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
+    let field = &mut value[field];
+    if !field.is_object() {
+        *field = Value::Object(Map::new());
+    }
+    field
+}
+
+fn list<'v>(value: &'v mut Value, field: &str) -> &'v mut Vec<Value> {
+    let field = &mut value[field];
+    if !field.is_array() {
+        *field = Value::Array(Vec::new());
+    }
+    match field {
+        Value::Array(list) => list,
+        _ => unreachable!("it was made a list above"),
+    }
+}
+
+fn prepend<const N: usize>(list: &mut Vec<Value>, items: [Value; N]) {
+    list.splice(0..0, items);
+}
+
+/// What a pod's author says in annotations; for opting in and out also in labels, which webhooks can be selected by.
+pub(crate) struct Notes<'p> {
+    annotations: &'p Value,
+    labels: &'p Value,
+}
+
+impl<'p> Notes<'p> {
+    fn of(pod: &'p Value) -> Self {
+        Self { annotations: &pod["metadata"]["annotations"], labels: &pod["metadata"]["labels"] }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&'p str> {
+        self.annotations[name].as_str().or_else(|| self.labels[name].as_str())
+    }
+
+    pub(crate) fn one_of(&self, name: &'static str, values: &[&str], allowed: &'static str) -> Result<Option<&'p str>, Refused> {
+        match self.text(name) {
+            Some(value) if !values.contains(&value) => Err(Refused::Annotation { name, value: value.to_owned(), allowed }),
+            said => Ok(said),
+        }
+    }
+
+    pub(crate) fn flag(&self, name: &'static str) -> Result<Option<bool>, Refused> {
+        Ok(self.one_of(name, &["true", "false"], "true, false")?.map(|value| value == "true"))
+    }
+}
+
+/// What to tell the one who makes a pod in such a namespace; none if nothing stands in the way.
+#[must_use]
+pub fn pod_security_warning(namespace: &str, labels: &BTreeMap<String, String>) -> Option<String> {
+    let level = labels.get("pod-security.kubernetes.io/enforce").filter(|level| level.as_str() != "privileged")?;
+    Some(format!(
+        "namespace {namespace} enforces Pod Security level {level:?}, which forbids NET_ADMIN: pods with the Isthmus sidecar are rejected there. \
+         Either set pod-security.kubernetes.io/enforce=privileged or remove {NAMESPACE_LABEL}"
+    ))
+}
+
+#[cfg(test)]
+mod tests;

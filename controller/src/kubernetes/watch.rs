@@ -1,0 +1,200 @@
+//! Lists and watches the kinds that are served.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use futures::{Stream, StreamExt};
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_kind};
+use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
+use routing::api::{Object, ObjectKey, ObjectKind};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::discovery::{FOLLOWED, Followed, Served};
+use super::status::HeldStatus;
+use crate::source::Loaded;
+
+/// Objects of one page of a list.
+const PAGE: u32 = 500;
+/// Of ConfigMaps only this entry is read: CA certificates of a BackendTLSPolicy.
+const CONFIG_MAP_ENTRY: &str = "ca.crt";
+
+/// What a watch says.
+pub(super) enum Change {
+    /// An object is there, or is another now.
+    Apply { plural: &'static str, version: u64, object: Box<Object>, held: Option<HeldStatus> },
+    /// An object is there and cannot be read.
+    Broken { plural: &'static str, version: u64, key: ObjectKey, error: String },
+    /// An object is gone.
+    Delete { plural: &'static str, version: u64, key: ObjectKey },
+    /// These are all that there are, at this resource version or a later one.
+    Listed { plural: &'static str, version: u64, keys: BTreeSet<ObjectKey> },
+}
+
+/// Follows every kind; ends when nobody listens any more.
+pub(super) async fn all(
+    client: &Client,
+    served: watch::Receiver<Option<Served>>,
+    changes: mpsc::Sender<Change>,
+    loaded: &Arc<Mutex<Loaded>>,
+) {
+    let kinds = FOLLOWED.iter().map(|followed| {
+        let watch = Watch { client: client.clone(), followed, changes: changes.clone(), loaded: Arc::clone(loaded) };
+        watch.run(served.clone())
+    });
+    join_all(kinds).await;
+}
+
+struct Watch {
+    client: Client,
+    followed: &'static Followed,
+    changes: mpsc::Sender<Change>,
+    loaded: Arc<Mutex<Loaded>>,
+}
+
+impl Watch {
+    async fn run(self, mut served: watch::Receiver<Option<Served>>) {
+        let plural = self.followed.plural;
+        while served.wait_for(Option::is_some).await.is_ok() {
+            let resource = served.borrow_and_update().as_ref().and_then(|served| served.get(plural).cloned());
+            let following = async {
+                match &resource {
+                    Some(resource) => self.follow(resource).await,
+                    // A kind that is not served has no objects.
+                    None => {
+                        self.say(Change::Listed { plural, version: 0, keys: BTreeSet::new() }).await;
+                        std::future::pending().await
+                    }
+                }
+            };
+            let changed = served.wait_for(|served| served.as_ref().and_then(|served| served.get(plural)) != resource.as_ref());
+            tokio::select! {
+                () = following => return,
+                changed = changed => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Until nobody listens.
+    async fn follow(&self, resource: &ApiResource) {
+        let plural = self.followed.plural;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let mut events = pin!(watch_kind(api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff());
+        let mut listed = BTreeSet::new();
+        let mut version = 0;
+        while let Some(event) = next(&mut events).await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    self.failing(Some(error.to_string()));
+                    continue;
+                }
+            };
+            self.failing(None);
+            match event {
+                Event::Init => {
+                    listed.clear();
+                    // The list that follows is at least as new as this one of no more than a page of one.
+                    version = api
+                        .list_metadata(&ListParams::default().limit(1))
+                        .await
+                        .map_or(0, |list| number(list.metadata.resource_version.as_deref()));
+                }
+                Event::InitApply(object) => {
+                    if let Some(change) = self.applied(object, resource) {
+                        listed.insert(change.0);
+                        self.say(change.1).await;
+                    }
+                }
+                Event::InitDone => self.say(Change::Listed { plural, version, keys: std::mem::take(&mut listed) }).await,
+                Event::Apply(object) => {
+                    if let Some((_, change)) = self.applied(object, resource) {
+                        self.say(change).await;
+                    }
+                }
+                Event::Delete(object) => {
+                    let key = key(self.followed.kind, &object);
+                    self.say(Change::Delete { plural, version: number(object.metadata.resource_version.as_deref()), key }).await;
+                }
+            }
+            if self.changes.is_closed() {
+                return;
+            }
+        }
+    }
+
+    fn applied(&self, object: DynamicObject, resource: &ApiResource) -> Option<(ObjectKey, Change)> {
+        let plural = self.followed.plural;
+        let key = key(self.followed.kind, &object);
+        let version = number(object.metadata.resource_version.as_deref());
+        let value = match written(object, resource) {
+            Ok(value) => value,
+            Err(error) => return Some((key.clone(), Change::Broken { plural, version, key, error: error.to_string() })),
+        };
+        let change = match Object::decode(&value) {
+            Ok(Some(object)) => {
+                let held = self.followed.kind.has_status().then(|| HeldStatus::of(value, resource));
+                Change::Apply { plural, version, object: Box::new(object), held }
+            }
+            Ok(None) => {
+                debug!(object = %key, "is of a version that is not read");
+                return None;
+            }
+            Err(error) => Change::Broken { plural, version, key: key.clone(), error: error.to_string() },
+        };
+        Some((key, change))
+    }
+
+    async fn say(&self, change: Change) {
+        // Nobody listens any more at the end alone.
+        let _ = self.changes.send(change).await;
+    }
+
+    fn failing(&self, why: Option<String>) {
+        let plural = self.followed.plural;
+        let failing = &mut self.loaded.lock().failing;
+        match why {
+            Some(error) => {
+                if failing.insert(plural, error.clone()).is_none() {
+                    warn!(kind = plural, error, "cannot be followed; what is known of it stays in force");
+                }
+            }
+            None => drop(failing.remove(plural)),
+        }
+    }
+}
+
+async fn next(
+    events: &mut (impl Stream<Item = watcher::Result<Event<DynamicObject>>> + Unpin),
+) -> Option<watcher::Result<Event<DynamicObject>>> {
+    events.next().await
+}
+
+/// The object as it would be written in a file, without what is never read.
+fn written(mut object: DynamicObject, resource: &ApiResource) -> serde_json::Result<Value> {
+    object.metadata.managed_fields = None;
+    object.metadata.annotations = None;
+    let mut value = serde_json::to_value(object)?;
+    value["apiVersion"] = json!(resource.api_version);
+    value["kind"] = json!(resource.kind);
+    if resource.plural == "configmaps" {
+        let entry = value["data"][CONFIG_MAP_ENTRY].take();
+        value["data"] = if entry.is_null() { json!({}) } else { json!({CONFIG_MAP_ENTRY: entry}) };
+    }
+    Ok(value)
+}
+
+fn key(kind: ObjectKind, object: &DynamicObject) -> ObjectKey {
+    ObjectKey { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+}
+
+/// Resource versions are numbers of one sequence for each kind; one that is none counts as the oldest.
+fn number(version: Option<&str>) -> u64 {
+    version.and_then(|version| version.parse().ok()).unwrap_or_default()
+}
