@@ -129,13 +129,13 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     let spec = object(&mut pod, "spec");
     if settings.native {
         // Both before the user's own, so that these are routed too; the one-shot has to be there before the sidecar's first client.
-        prepend(list(spec, "initContainers"), [init, sidecar]);
+        change_list(spec, "initContainers", |list| drop(list.splice(0..0, [init, sidecar])));
     } else {
         // Before the one-shot has run nothing is refused: the user's own init containers take the platform's way.
-        list(spec, "initContainers").push(init);
-        prepend(list(spec, "containers"), [sidecar]);
+        change_list(spec, "initContainers", |list| list.push(init));
+        change_list(spec, "containers", |list| list.insert(0, sidecar));
     }
-    list(spec, "volumes").extend(containers::volumes());
+    change_list(spec, "volumes", |list| list.extend(containers::volumes()));
     let mode = match mode {
         Mode::Exact => "exact",
         Mode::Ranges => "ranges",
@@ -191,19 +191,15 @@ fn object<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {
     field
 }
 
-fn list<'v>(value: &'v mut Value, field: &str) -> &'v mut Vec<Value> {
+/// Changes a list, which is made if it is not there.
+fn change_list(value: &mut Value, field: &str, change: impl FnOnce(&mut Vec<Value>)) {
     let field = &mut value[field];
     if !field.is_array() {
         *field = Value::Array(Vec::new());
     }
-    match field {
-        Value::Array(list) => list,
-        _ => unreachable!("it was made a list above"),
+    if let Value::Array(list) = field {
+        change(list);
     }
-}
-
-fn prepend<const N: usize>(list: &mut Vec<Value>, items: [Value; N]) {
-    list.splice(0..0, items);
 }
 
 /// What a pod's author says in annotations; for opting in and out also in labels, which webhooks can be selected by.

@@ -1,10 +1,12 @@
 //! The `isthmus-sidecar` program.
 
+use std::io::IsTerminal as _;
+
 use clap::Parser;
 use sidecar::config::Config;
 
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).init();
     sidecar::run::run(Config::parse())
 }
