@@ -6,11 +6,15 @@ STATIC_TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 GO ?= go
 PYTHON ?= python3
 PROTOCOLS := $(CURDIR)/target/protocols
+# What `make cluster-up` puts into the clusters; `release` for figures.
+IMAGE_PROFILE ?= dev
+BED := tests/cluster/bed
+HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: help demo test check fmt clippy doc build static cost protocols fuzz clean
+.PHONY: help demo test check fmt clippy doc build static cost protocols fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## build every program (debug)
 	$(CARGO) build --locked --workspace --bins
@@ -51,6 +55,28 @@ $(PROTOCOLS)/venv/installed: tests/protocols/websocket/requirements.txt
 
 fuzz: ## try whatever parses bytes or text with inputs nobody wrote (needs a nightly toolchain); FUZZ_SECONDS each
 	fuzz/run $(ARGS)
+
+images: ## container images, without a container engine: target/images/*.tar
+	PROFILE=$(IMAGE_PROFILE) images/build target/images
+
+manifests: ## render manifests/kustomize/isthmus.yaml from the Helm chart
+	$(BED) build
+	$(HELM) template isthmus manifests/helm/isthmus --namespace isthmus-system >manifests/kustomize/isthmus.yaml
+
+cluster-up: images ## two Kubernetes clusters on this machine (root, Go, Debian packages); the first time it builds Kubernetes, 10 to 25 minutes
+	$(BED) build
+	$(BED) up
+	$(BED) load target/images/*.tar
+
+cluster-down: ## end them and leave nothing behind
+	$(BED) down
+
+cluster: build ## the mesh on these clusters: installation, the main job, faults (ARGS: cases)
+	$(CARGO) run --locked -p isthmus-tests --example cluster -- $(ARGS)
+
+conformance: ## the Gateway API's conformance suite for meshes and the one for ServiceImports, on these clusters with the mesh in them
+	tests/conformance/run-upstream
+	tests/conformance/run-serviceimport
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -18,11 +18,67 @@ pub struct Config {
 pub enum Command {
     /// Run clusters on this machine, in network namespaces, and show where requests go
     Demo(Demo),
+    /// Look whether everything that the mesh needs is there, and say what to do about what is not
+    Check(Check),
+    /// Give the pods of manifests their sidecar, as the webhook would
+    Inject(Inject),
     /// Do nothing until standard input ends; the first process of a demo's process id namespace
     #[command(hide = true)]
     Hold,
     /// Make one HTTP request and print the answer; for the shell of a demo
     Request(Request),
+}
+
+/// `check`.
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Namespace of the controller
+    #[arg(short, long, default_value = "isthmus-system")]
+    pub namespace: String,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+/// `inject`.
+#[derive(Args, Clone, Debug)]
+pub struct Inject {
+    /// File with Kubernetes YAML; - for standard input
+    #[arg(short, long)]
+    pub filename: PathBuf,
+    /// Where sidecars find the controller
+    #[arg(long, default_value = "https://isthmus-controller.isthmus-system.svc:15010")]
+    pub controller: String,
+    /// File with the CA of the controller, PEM: the entry tls.crt of the Secret isthmus-ca
+    #[arg(long)]
+    pub controller_ca: PathBuf,
+    /// Name of the cluster in the ClusterSet
+    #[arg(long, default_value = "")]
+    pub cluster: String,
+    /// Image of isthmus-sidecar
+    #[arg(long, default_value = concat!("isthmus.dev/isthmus-sidecar:", env!("CARGO_PKG_VERSION")))]
+    pub sidecar_image: String,
+    /// Image of isthmus-init
+    #[arg(long, default_value = concat!("isthmus.dev/isthmus-init:", env!("CARGO_PKG_VERSION")))]
+    pub init_image: String,
+    /// For clusters without native sidecars, before Kubernetes 1.29: interception is by ranges then
+    #[arg(long)]
+    pub no_native_sidecars: bool,
+    /// Ranges of VIPs, for pods whose interception is by ranges
+    #[arg(long, value_delimiter = ',')]
+    pub vip_range: Vec<String>,
 }
 
 /// `demo`.

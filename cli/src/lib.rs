@@ -1,8 +1,10 @@
 //! The `isthmus` program: what it does, thin over the other crates.
 
+mod check;
 pub mod config;
 mod demo;
 mod expected;
+mod inject;
 mod request;
 mod shell;
 mod table;
@@ -15,6 +17,8 @@ use config::{Command, Config};
 /// What could not be done and why.
 pub fn run(config: Config) -> anyhow::Result<()> {
     match config.command {
+        Command::Check(check) => check::run(&check),
+        Command::Inject(inject) => inject::run(&inject),
         Command::Demo(demo) => demo::run(&demo),
         Command::Hold => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;

@@ -62,10 +62,10 @@ pub struct KubernetesConfig {
     #[arg(long, env = "ISTHMUS_WEBHOOK_CONFIGURATION", default_value = "isthmus-injector")]
     pub webhook_configuration: String,
     /// Image of isthmus-sidecar
-    #[arg(long, env = "ISTHMUS_SIDECAR_IMAGE", default_value = concat!("isthmus-sidecar:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, env = "ISTHMUS_SIDECAR_IMAGE", default_value = concat!("isthmus.dev/isthmus-sidecar:", env!("CARGO_PKG_VERSION")))]
     pub sidecar_image: String,
     /// Image of isthmus-init
-    #[arg(long, env = "ISTHMUS_INIT_IMAGE", default_value = concat!("isthmus-init:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, env = "ISTHMUS_INIT_IMAGE", default_value = concat!("isthmus.dev/isthmus-init:", env!("CARGO_PKG_VERSION")))]
     pub init_image: String,
     /// Ranges of VIPs, for pods whose interception is by ranges; those of the cluster's ServiceCIDRs if not given
     #[arg(long, env = "ISTHMUS_VIP_RANGE", value_delimiter = ',')]

@@ -3,8 +3,9 @@
 //! Invariants: nothing is served before every kind that is served there has been listed once; an object that cannot be read counts as
 //! absent and hides no other; when the API server is gone, the last state stays.
 
+pub mod access;
 pub mod certificates;
-mod discovery;
+pub mod discovery;
 pub mod identity;
 mod mesh;
 mod status;

@@ -29,12 +29,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A kind that is followed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Followed {
-    pub(super) kind: ObjectKind,
-    pub(super) group: &'static str,
-    pub(super) plural: &'static str,
+pub struct Followed {
+    /// What it is read as.
+    pub kind: ObjectKind,
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Resource name.
+    pub plural: &'static str,
     /// The first that is served is taken.
-    pub(super) versions: &'static [&'static str],
+    pub versions: &'static [&'static str],
 }
 
 const fn followed(kind: ObjectKind, group: &'static str, plural: &'static str, versions: &'static [&'static str]) -> Followed {
@@ -42,7 +45,7 @@ const fn followed(kind: ObjectKind, group: &'static str, plural: &'static str, v
 }
 
 /// All of them.
-pub(super) const FOLLOWED: [Followed; 11] = [
+pub const FOLLOWED: [Followed; 11] = [
     followed(ObjectKind::Route(RouteKind::Http), GATEWAY_GROUP, "httproutes", &["v1"]),
     followed(ObjectKind::Route(RouteKind::Grpc), GATEWAY_GROUP, "grpcroutes", &["v1"]),
     followed(ObjectKind::Route(RouteKind::Tls), GATEWAY_GROUP, "tlsroutes", &["v1", "v1alpha3", "v1alpha2"]),
@@ -57,7 +60,7 @@ pub(super) const FOLLOWED: [Followed; 11] = [
 ];
 
 /// XMesh, whose status says that the mesh is here (GEP-3949). It decides nothing, so that nothing waits for it.
-pub(super) const MESH: (&str, &str, &str) = (GATEWAY_GROUP_EXPERIMENTAL, "v1alpha1", "xmeshes");
+pub const MESH: (&str, &str, &str) = (GATEWAY_GROUP_EXPERIMENTAL, "v1alpha1", "xmeshes");
 
 /// Plural to what is served of it. Absent: nothing.
 pub(super) type Served = BTreeMap<&'static str, ApiResource>;

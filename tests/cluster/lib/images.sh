@@ -25,7 +25,7 @@ build_images() {
   for applet in $(busybox --list); do [[ $applet == busybox ]] || applets+=(--link "/bin/$applet=busybox"); done
   curl=$(command -v curl)
   # shellcheck disable=SC2046
-  "$IMAGE_TOOL" "$IMAGES/client.tar" --name isthmus.local/client:1 --entrypoint /bin/sleep --entrypoint infinity --user 1337 \
+  "$IMAGE_TOOL" "$IMAGES/client.tar" --name isthmus.local/client:1 --name docker.io/curlimages/curl:8.11.1 --entrypoint /bin/sleep --entrypoint infinity --user 1337 \
     "$(command -v busybox)=/bin/busybox" "${applets[@]}" "$curl=/usr/bin/curl" $(libraries "$curl")
 }
 

@@ -1,0 +1,136 @@
+//! The two clusters, as a user has them: through kubectl and helm.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+/// The cluster with the clients and routes.
+pub(crate) const EAST: &str = "east";
+/// The other one.
+pub(crate) const WEST: &str = "west";
+/// What comes about by itself has come about within this time.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// And is looked for this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A running bed.
+#[derive(Debug)]
+pub(crate) struct Bed {
+    run: PathBuf,
+    bin: PathBuf,
+    project: PathBuf,
+}
+
+impl Bed {
+    /// The one that `bed up` started.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn running() -> anyhow::Result<Self> {
+        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let home = variable("HOME").context("HOME")?;
+        let cache = variable("ISTHMUS_BED_CACHE")
+            .unwrap_or_else(|| variable("XDG_CACHE_HOME").unwrap_or_else(|| home.join(".cache")).join("isthmus-bed"));
+        let run = variable("ISTHMUS_BED_RUN").unwrap_or_else(|| "/run/isthmus-bed".into());
+        ensure!(run.join("kubeconfig").exists(), "no bed is up: make cluster-up");
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the project's root")?.to_owned();
+        Ok(Self { run, bin: cache.join("bin"), project })
+    }
+
+    /// A file of the project.
+    pub(crate) fn file(&self, path: &str) -> String {
+        self.project.join(path).display().to_string()
+    }
+
+    /// A cluster's kubeconfig.
+    pub(crate) fn kubeconfig(&self, cluster: &str) -> PathBuf {
+        self.run.join(cluster).join("admin.conf")
+    }
+
+    /// kubectl, and what it says.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn kubectl(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        self.tool("kubectl", cluster, arguments, "")
+    }
+
+    /// helm, and what it says.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn helm(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        self.tool("helm", cluster, arguments, "")
+    }
+
+    /// Applies YAML.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(crate) fn apply(&self, cluster: &str, yaml: &str) -> anyhow::Result<String> {
+        self.tool("kubectl", cluster, &["apply", "-f", "-"], yaml)
+    }
+
+    /// An object as JSON.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn get(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<Value> {
+        let mut all = vec!["get", "-o", "json"];
+        all.extend(arguments);
+        Ok(serde_json::from_str(&self.kubectl(cluster, &all)?)?)
+    }
+
+    /// A shell command in a pod of the namespace shop of east, and what it prints.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn shell(&self, pod: &str, command: &str) -> anyhow::Result<String> {
+        self.kubectl(EAST, &["-n", "shop", "exec", pod, "--", "sh", "-c", command])
+    }
+
+    /// Command in which the program of another cluster's side is killed and started again.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub(crate) fn restart_api_server(&self, cluster: &str) -> anyhow::Result<()> {
+        let status = Command::new(self.file("tests/cluster/bed")).args(["restart", cluster, "kube-apiserver"]).status()?;
+        ensure!(status.success(), "bed restart {cluster} kube-apiserver: {status}");
+        Ok(())
+    }
+
+    fn tool(&self, tool: &str, cluster: &str, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut child = Command::new(self.bin.join(tool))
+            .env("KUBECONFIG", self.kubeconfig(cluster))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{tool}: bed build"))?;
+        child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{tool} {}: {}", arguments.join(" "), said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &said)
+    }
+}
+
+/// Looks until what is asked for is there.
+///
+/// # Errors
+/// It is not there in time; says what was there last.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let end = Instant::now() + SOON;
+    loop {
+        match look() {
+            Ok(found) => return Ok(found),
+            Err(error) if Instant::now() >= end => return Err(error).with_context(|| format!("{what}: not in {} s", SOON.as_secs())),
+            Err(_) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Installation by the documented command, and the workloads that everything else uses.
+
+use anyhow::ensure;
+
+use crate::bed::{Bed, EAST, WEST, eventually};
+
+/// Installs the mesh with the documented command and deploys the first steps.
+pub(crate) fn install(bed: &Bed) -> anyhow::Result<()> {
+    for (cluster, parents) in [(EAST, "all"), (WEST, "service-import")] {
+        let (name, parents) = (format!("cluster={cluster}"), format!("controller.parents={parents}"));
+        let chart = bed.file("manifests/helm/isthmus");
+        let place = ["--namespace", "isthmus-system", "--create-namespace"];
+        let settings = ["--set", &name, "--set", &parents, "--set", "mesh.create=true"];
+        let command = [&["upgrade", "--install", "isthmus", &chart][..], &place, &settings, &["--wait", "--timeout", "90s"]].concat();
+        bed.helm(cluster, &command)?;
+    }
+    // The webhook's configuration has to have the CA before a pod is made, or the pod goes without.
+    for cluster in [EAST, WEST] {
+        eventually("the webhook has its CA", || {
+            let configuration = bed.get(cluster, &["mutatingwebhookconfiguration", "isthmus-injector"])?;
+            let has =
+                configuration["webhooks"].as_array().into_iter().flatten().all(|webhook| webhook["clientConfig"]["caBundle"].is_string());
+            ensure!(has, "{configuration}");
+            Ok(())
+        })?;
+        bed.kubectl(cluster, &["apply", "-f", &bed.file("manifests/first-steps/app.yaml")])?;
+    }
+    bed.kubectl(EAST, &["apply", "-f", &bed.file("manifests/first-steps/client.yaml")])?;
+    for cluster in [EAST, WEST] {
+        for deployment in ["deployment/store", "deployment/cart"] {
+            bed.kubectl(cluster, &["-n", "shop", "rollout", "status", deployment, "--timeout=60s"])?;
+        }
+    }
+    bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/client", "--timeout=60s"])?;
+    for cluster in [EAST, WEST] {
+        let pods = bed.get(cluster, &["-n", "shop", "pods"])?;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let sidecars = pod["spec"]["initContainers"].as_array().map_or(0, Vec::len);
+            ensure!(sidecars == 2, "{}: {sidecars} init containers", pod["metadata"]["name"]);
+        }
+    }
+    let mesh = eventually("XMesh is accepted", || {
+        let mesh = bed.get(EAST, &["xmesh", "isthmus"])?;
+        ensure!(mesh["status"]["conditions"][0]["status"] == "True", "{mesh}");
+        Ok(mesh)
+    })?;
+    let features = mesh["status"]["supportedFeatures"].as_array().map_or(0, Vec::len);
+    ensure!(features == 17, "{features} features");
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! The mesh on real Kubernetes: `make cluster`. Two clusters are up (`bed up`) and have the images; everything else happens here, by the
+//! commands that the documentation names.
+//!
+//! Usage: `cluster [CASE...]`; without a name every case runs, in order.
+
+mod bed;
+mod cases;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bed::Bed;
+
+type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
+
+/// In their order: the first one installs what the others use.
+const CASES: [Case; 12] = [
+    ("install", cases::install::install),
+    ("main-job", cases::routing::main_job),
+    ("init-container", cases::routing::an_init_container_is_routed),
+    ("job", cases::routing::a_job_ends),
+    ("left-alone", cases::injection::who_is_left_alone),
+    ("refused", cases::injection::mistakes_are_named),
+    ("one-shot", cases::injection::by_ranges),
+    ("status", cases::status::beside_another_claimant),
+    ("service-imports-alone", cases::status::service_imports_alone),
+    ("faults", cases::faults::a_rollout_under_faults),
+    ("readiness", cases::measures::readiness),
+    ("propagation", cases::measures::propagation),
+];
+
+fn main() -> anyhow::Result<ExitCode> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = wanted.iter().find(|name| !CASES.iter().any(|(case, _)| case == name)) {
+        let names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
+        anyhow::bail!("no such case: {unknown} (there are: {})", names.join(", "));
+    }
+    let bed = Bed::running()?;
+    let mut failed = 0;
+    for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)) {
+        let began = Instant::now();
+        println!("{name} ...");
+        match case(&bed) {
+            Ok(()) => println!("{name}: ok, {:.1} s", began.elapsed().as_secs_f64()),
+            Err(error) => {
+                failed += 1;
+                println!("{name}: FAILED after {:.1} s: {error:#}", began.elapsed().as_secs_f64());
+            }
+        }
+    }
+    if failed > 0 {
+        println!("{failed} failed");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
