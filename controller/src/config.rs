@@ -73,6 +73,9 @@ pub struct KubernetesConfig {
     /// Whether pods get native sidecars
     #[arg(long, env = "ISTHMUS_NATIVE_SIDECARS", default_value = "auto")]
     pub native_sidecars: NativeSidecars,
+    /// After SIGTERM the controller serves for so long, until everyone has heard that it ends
+    #[arg(long, env = "ISTHMUS_DRAIN_GRACE_S", default_value = "5")]
+    pub drain_grace_s: u64,
     /// A certificate of the controller is good for so long, and renewed when two thirds of it are over
     #[arg(long, env = "ISTHMUS_CERTIFICATE_LIFETIME_S", default_value = "86400", value_parser = clap::value_parser!(u64).range(10..))]
     pub certificate_lifetime_s: u64,

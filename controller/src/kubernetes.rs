@@ -89,15 +89,19 @@ impl Kubernetes {
                 served.run(),
                 watch::all(&self.client, served.subscribe(), sender, &self.loaded),
                 feed.run(receiver),
-                status::lead(self.client.clone(), &self.namespace, &self.pod, leads),
                 writer.run(),
                 mesh::keep_status(self.client.clone(), served.subscribe(), leadership),
             );
         };
-        tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            () = work => anyhow::bail!("a part that follows the API server ended"),
-        }
+        let work = async {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                () = work => anyhow::bail!("a part that follows the API server ended"),
+            }
+        };
+        // It gives the lease back when everything else has been told to end.
+        let lead = status::lead(self.client.clone(), &self.namespace, &self.pod, leads, stop.clone());
+        tokio::join!(work, lead).0
     }
 
     /// A client as the pod's service account, or as the kubeconfig says.

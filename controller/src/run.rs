@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
@@ -38,6 +39,10 @@ use crate::tls::{Certificates, TlsListener};
 use crate::webhook::{self, Counts, Webhook};
 use crate::xds::Discovery;
 
+/// An API server that does not answer is asked again after this time, and ever less often,
+const RETRY_MIN: Duration = Duration::from_millis(200);
+/// but at least this often.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A sidecar that is gone without a word is noticed after about twice this time.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -50,9 +55,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let on_signal = stop.clone();
+    // Peers find this replica until they have heard that it ends; a webhook that does not answer costs a pod its sidecar.
+    let grace = match config.source {
+        Source::Kubernetes => Duration::from_secs(config.kubernetes.drain_grace_s),
+        Source::Directory(_) => Duration::ZERO,
+    };
     let signals = tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        info!("ends");
+        info!(grace_s = grace.as_secs(), "ends");
+        tokio::select! { () = tokio::time::sleep(grace) => {}, _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         on_signal.cancel();
     });
     let result = match Controller::bind(config).await {
@@ -113,96 +124,105 @@ impl Controller {
             tasks: TaskTracker::new(),
             stop,
         };
-        let result = match self.config.source.clone() {
-            Source::Directory(root) => self.serve_directory(&parts, root).await,
-            Source::Kubernetes => self.serve_kubernetes(&parts).await,
-        };
+        let Self { config, listen, admin, webhook } = self;
+        // It answers from the first moment on, whatever the rest waits for.
+        let result = tokio::try_join!(parts.serve_admin(admin), async {
+            match config.source.clone() {
+                Source::Directory(root) => serve_directory(&config, &parts, listen, root).await,
+                Source::Kubernetes => serve_kubernetes(&config, &parts, listen, webhook).await,
+            }
+        });
         parts.stop.cancel();
         parts.tasks.close();
         parts.tasks.wait().await;
-        result
+        result.map(drop)
     }
+}
 
-    async fn serve_directory(self, parts: &Parts, root: PathBuf) -> anyhow::Result<()> {
-        let status = self.config.status_dir.as_deref().map(|path| StatusDirectory::open(path, &root)).transpose()?;
-        let mut feed = Feed {
-            index: Arc::clone(&parts.index),
-            status,
-            objects: BTreeMap::new(),
-            unwritten: BTreeSet::new(),
-            disputes: Disputes::default(),
+async fn serve_directory(config: &Config, parts: &Parts, listen: TcpListener, root: PathBuf) -> anyhow::Result<()> {
+    let status = config.status_dir.as_deref().map(|path| StatusDirectory::open(path, &root)).transpose()?;
+    let mut feed = Feed {
+        index: Arc::clone(&parts.index),
+        status,
+        objects: BTreeMap::new(),
+        unwritten: BTreeSet::new(),
+        disputes: Disputes::default(),
+    };
+    let scanned = |scan: &Scan| {
+        feed.take(scan);
+        *parts.loaded.lock() = Loaded {
+            complete: true,
+            digest: Some(scan.digest.clone()),
+            objects: scan.objects.len(),
+            problems: scan.problems.len(),
+            ..Loaded::default()
         };
-        let scanned = |scan: &Scan| {
-            feed.take(scan);
-            *parts.loaded.lock() = Loaded {
-                complete: true,
-                digest: Some(scan.digest.clone()),
-                objects: scan.objects.len(),
-                problems: scan.problems.len(),
-                ..Loaded::default()
-            };
-            parts.index.saw(Revision::default());
-            parts.registry.notify();
-        };
-        let place = format!("--source dir:{}", root.display());
-        let source = follow(root, parts.stop.clone(), scanned);
-        tokio::try_join!(
-            async { source.await.context(place) },
-            parts.serve_sidecars(TcpListenerStream::new(self.listen), None),
-            parts.serve_admin(self.admin),
-        )?;
-        Ok(())
-    }
+        parts.index.saw(Revision::default());
+        parts.registry.notify();
+    };
+    let place = format!("--source dir:{}", root.display());
+    let source = follow(root, parts.stop.clone(), scanned);
+    tokio::try_join!(async { source.await.context(place) }, parts.serve_sidecars(TcpListenerStream::new(listen), None),)?;
+    Ok(())
+}
 
-    async fn serve_kubernetes(self, parts: &Parts) -> anyhow::Result<()> {
-        let (config, kubernetes) = (&self.config, &self.config.kubernetes);
-        let client = Kubernetes::client().await?;
-        let authority = Arc::new(Authority::load(&client, &kubernetes.namespace).await?);
-        let host = format!("{}.{}.svc", kubernetes.service, kubernetes.namespace);
-        let names = vec![host.clone(), format!("{host}.cluster.local")];
-        let lifetime = Duration::from_secs(kubernetes.certificate_lifetime_s);
-        let certificates = Certificates::new(authority.issue(&names, lifetime)?);
-        let source = Kubernetes {
-            client: client.clone(),
-            namespace: kubernetes.namespace.clone(),
-            pod: kubernetes.pod.clone(),
-            index: Arc::clone(&parts.index),
-            registry: Arc::clone(&parts.registry),
-            loaded: Arc::clone(&parts.loaded),
-        };
-        let webhook = async {
-            let Some(listener) = self.webhook else { return Ok(()) };
-            let settings = injection(config, &client, &format!("https://{host}:{}", config.listen.port()), &authority.pem).await?;
-            let listener = TlsListener::new(listener, Arc::clone(&certificates), &["h2", "http/1.1"], parts.stop.clone())?;
-            let webhook = Webhook { client: client.clone(), settings, counts: Arc::clone(&parts.counts) };
-            let stopped = parts.stop.clone().cancelled_owned();
-            axum::serve(listener, webhook::router(webhook)).with_graceful_shutdown(stopped).await.context("webhook")
-        };
-        let sidecars = async {
-            if config.plaintext {
-                return parts.serve_sidecars(TcpListenerStream::new(self.listen), None).await;
-            }
-            let listener = TlsListener::new(self.listen, Arc::clone(&certificates), &["h2"], parts.stop.clone())?;
-            parts.serve_sidecars(listener, Some(Reviewer::new(client.clone()))).await
-        };
-        let keeper = Keeper {
-            client: client.clone(),
-            namespace: kubernetes.namespace.clone(),
-            authority: Arc::clone(&authority),
-            certificates: Arc::clone(&certificates),
-            names,
-            lifetime,
-            webhook: kubernetes.webhook.map(|_| kubernetes.webhook_configuration.clone()),
-        };
-        let kept = async {
-            tokio::select! {
-                () = parts.stop.cancelled() => Ok(()),
-                () = keeper.run() => Ok(()),
-            }
-        };
-        tokio::try_join!(source.run(parts.stop.clone()), sidecars, webhook, kept, parts.serve_admin(self.admin))?;
-        Ok(())
-    }
+async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, webhook: Option<TcpListener>) -> anyhow::Result<()> {
+    let kubernetes = &config.kubernetes;
+    let client = Kubernetes::client().await?;
+    let host = format!("{}.{}.svc", kubernetes.service, kubernetes.namespace);
+    // An API server that is away is waited for: ending would only lead to a longer wait of the kubelet's own.
+    let begun = async {
+        let authority = persistently("the CA", || Authority::load(&client, &kubernetes.namespace)).await;
+        let controller = format!("https://{host}:{}", config.listen.port());
+        let injection = injection(config, &client, &controller, &authority.pem).await;
+        (Arc::new(authority), injection)
+    };
+    let (authority, injection) = tokio::select! {
+        () = parts.stop.cancelled() => return Ok(()),
+        begun = begun => begun,
+    };
+    let names = vec![host.clone(), format!("{host}.cluster.local")];
+    let lifetime = Duration::from_secs(kubernetes.certificate_lifetime_s);
+    let certificates = Certificates::new(authority.issue(&names, lifetime)?);
+    let source = Kubernetes {
+        client: client.clone(),
+        namespace: kubernetes.namespace.clone(),
+        pod: kubernetes.pod.clone(),
+        index: Arc::clone(&parts.index),
+        registry: Arc::clone(&parts.registry),
+        loaded: Arc::clone(&parts.loaded),
+    };
+    let webhook = async {
+        let Some(listener) = webhook else { return Ok(()) };
+        let listener = TlsListener::new(listener, Arc::clone(&certificates), &["h2", "http/1.1"], parts.stop.clone())?;
+        let webhook = Webhook { client: client.clone(), settings: injection, counts: Arc::clone(&parts.counts) };
+        let stopped = parts.stop.clone().cancelled_owned();
+        axum::serve(listener, webhook::router(webhook)).with_graceful_shutdown(stopped).await.context("webhook")
+    };
+    let sidecars = async {
+        if config.plaintext {
+            return parts.serve_sidecars(TcpListenerStream::new(listen), None).await;
+        }
+        let listener = TlsListener::new(listen, Arc::clone(&certificates), &["h2"], parts.stop.clone())?;
+        parts.serve_sidecars(listener, Some(Reviewer::new(client.clone()))).await
+    };
+    let keeper = Keeper {
+        client: client.clone(),
+        namespace: kubernetes.namespace.clone(),
+        authority: Arc::clone(&authority),
+        certificates: Arc::clone(&certificates),
+        names,
+        lifetime,
+        webhook: kubernetes.webhook.map(|_| kubernetes.webhook_configuration.clone()),
+    };
+    let kept = async {
+        tokio::select! {
+            () = parts.stop.cancelled() => Ok(()),
+            () = keeper.run() => Ok(()),
+        }
+    };
+    tokio::try_join!(source.run(parts.stop.clone()), sidecars, webhook, kept)?;
+    Ok(())
 }
 
 /// What the servers share.
@@ -248,19 +268,19 @@ impl Parts {
 }
 
 /// What pods are given in this cluster.
-async fn injection(config: &Config, client: &Client, controller: &str, ca: &str) -> anyhow::Result<inject::Settings> {
+async fn injection(config: &Config, client: &Client, controller: &str, ca: &str) -> inject::Settings {
     let kubernetes = &config.kubernetes;
     let native = match kubernetes.native_sidecars {
         NativeSidecars::Always => true,
         NativeSidecars::Never => false,
-        NativeSidecars::Auto => kubernetes::has_native_sidecars(client).await?,
+        NativeSidecars::Auto => persistently("the version", || kubernetes::has_native_sidecars(client)).await,
     };
     let ranges = match kubernetes.vip_range.as_slice() {
         [] => kubernetes::service_ranges(client).await,
         ranges => ranges.to_vec(),
     };
     info!(native, ?ranges, sidecar = kubernetes.sidecar_image, init = kubernetes.init_image, "injects");
-    Ok(inject::Settings {
+    inject::Settings {
         cluster: config.cluster.clone(),
         sidecar_image: kubernetes.sidecar_image.clone(),
         init_image: kubernetes.init_image.clone(),
@@ -268,7 +288,21 @@ async fn injection(config: &Config, client: &Client, controller: &str, ca: &str)
         ca: ca.to_owned(),
         native,
         ranges,
-    })
+    }
+}
+
+/// Tries until it succeeds; whoever waits gives up when the controller ends.
+async fn persistently<T, F: Future<Output = anyhow::Result<T>>>(what: &str, attempt: impl FnMut() -> F) -> T {
+    let mut attempt = attempt;
+    let mut waits =
+        ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times().build();
+    loop {
+        match attempt().await {
+            Ok(result) => return result,
+            Err(error) => warn!(error = format!("{error:#}"), "{what} cannot be had yet"),
+        }
+        tokio::time::sleep(waits.next().unwrap_or(RETRY_MAX)).await;
+    }
 }
 
 /// What was said about addresses that unrelated objects claim.

@@ -116,7 +116,7 @@ impl Bed {
         let output = child.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{tool} {}: {}", arguments.join(" "), said.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &said)
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }
 

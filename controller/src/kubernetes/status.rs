@@ -19,6 +19,7 @@ use routing::status::{Condition, EntryStatus};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::MANAGER;
@@ -33,6 +34,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LEASE_S: u64 = 15;
 /// And renews this long before.
 const LEASE_GRACE_S: u64 = 5;
+/// At the end the lease is given back within this time, or runs out by itself.
+const LEASE_RELEASE_MAX: Duration = Duration::from_secs(2);
 /// After an error of the lease the next attempt waits this long.
 const LEASE_PAUSE: Duration = Duration::from_secs(2);
 
@@ -96,34 +99,43 @@ impl Pending {
     }
 }
 
-/// Says whether this replica leads, without end.
-pub(super) async fn lead(client: Client, namespace: &str, identity: &str, leads: watch::Sender<bool>) {
-    loop {
+/// Says whether this replica leads, until cancelled; then the lease is given back.
+pub(super) async fn lead(client: Client, namespace: &str, identity: &str, leads: watch::Sender<bool>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
         let builder = LeaseManagerBuilder::new(client.clone(), MANAGER).with_namespace(namespace).with_identity(identity);
-        let manager = builder.with_field_manager(identity).with_duration(LEASE_S).with_grace(LEASE_GRACE_S).build().await;
+        let built = builder.with_field_manager(identity).with_duration(LEASE_S).with_grace(LEASE_GRACE_S).build();
+        let manager = tokio::select! {
+            () = stop.cancelled() => return,
+            built = built => built,
+        };
         match manager {
             Ok(manager) => {
                 let (mut state, task) = manager.watch().await;
-                loop {
-                    let now = *state.borrow_and_update();
-                    if leads.send_if_modified(|leads| std::mem::replace(leads, now) != now) {
-                        info!(leads = now, "leadership");
-                    }
-                    if state.changed().await.is_err() {
-                        break;
-                    }
-                }
+                while tell(&mut state, &leads, &stop).await {}
                 leads.send_replace(false);
                 drop(state);
-                match task.await {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => warn!(%error, "the lease is lost"),
-                    Err(error) => error!(%error, "the lease's task"),
+                match tokio::time::timeout(LEASE_RELEASE_MAX, task).await {
+                    Ok(Ok(Ok(_))) => {}
+                    Ok(Ok(Err(error))) => warn!(%error, "the lease is lost"),
+                    Ok(Err(error)) => error!(%error, "the lease's task"),
+                    Err(_) => warn!("the lease cannot be given back in time"),
                 }
             }
             Err(error) => warn!(%error, "the lease cannot be had"),
         }
-        tokio::time::sleep(LEASE_PAUSE).await;
+        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(LEASE_PAUSE) => {} }
+    }
+}
+
+/// Passes on one change; whether more may come.
+async fn tell(state: &mut watch::Receiver<bool>, leads: &watch::Sender<bool>, stop: &CancellationToken) -> bool {
+    let now = *state.borrow_and_update();
+    if leads.send_if_modified(|leads| std::mem::replace(leads, now) != now) {
+        info!(leads = now, "leadership");
+    }
+    tokio::select! {
+        () = stop.cancelled() => false,
+        changed = state.changed() => changed.is_ok(),
     }
 }
 

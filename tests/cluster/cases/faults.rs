@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, EAST, eventually};
@@ -15,37 +16,38 @@ const CROWD: usize = 20;
 /// is restarted. No request fails, no pod hangs; at the end a pod is injected and obeys, or `isthmus check` names it.
 pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
     let chart = bed.file("manifests/helm/isthmus");
-    let settings = |arguments: &str| format!("controller.extraArgs={{{arguments}}}");
     let upgrade = |arguments: &str| {
-        let set = settings(arguments);
-        bed.helm(
-            EAST,
-            &["upgrade", "isthmus", &chart, "--namespace", "isthmus-system", "--reuse-values", "--set", &set, "--wait", "--timeout", "90s"],
-        )
+        let set = format!("controller.extraArgs={arguments}");
+        let place = ["--namespace", "isthmus-system", "--reuse-values", "--set", &set, "--wait", "--timeout", "90s"];
+        bed.helm(EAST, &[&["upgrade", "isthmus", &chart][..], &place].concat())
     };
-    upgrade("--certificate-lifetime-s=15")?;
+    upgrade("{--certificate-lifetime-s=15}")?;
     bed.apply(EAST, &load().to_string())?;
     bed.apply(EAST, &crowd().to_string())?;
     bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/load", "--timeout=60s"])?;
     bed.kubectl(EAST, &["-n", "shop", "rollout", "status", "deployment/crowd", "--timeout=180s"])?;
 
+    let stage = |what: &str, began: Instant| println!("  {what} after {:.1} s", began.elapsed().as_secs_f64());
+    let began = Instant::now();
     bed.kubectl(EAST, &["-n", "shop", "rollout", "restart", "deployment/crowd"])?;
-    let leader = bed.get(EAST, &["-n", "isthmus-system", "lease", "isthmus-controller"])?;
-    let leader = leader["spec"]["holderIdentity"].as_str().context("a leader")?;
-    bed.kubectl(EAST, &["-n", "isthmus-system", "delete", "pod", leader, "--grace-period=0", "--force"])?;
+    let leader = eventually("a leader", || leader(bed))?;
+    bed.kubectl(EAST, &["-n", "isthmus-system", "delete", "pod", &leader, "--grace-period=0", "--force"])?;
     let another = eventually("another leader", || {
-        let lease = bed.get(EAST, &["-n", "isthmus-system", "lease", "isthmus-controller"])?;
-        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        ensure!(!holder.is_empty() && holder != leader, "{holder:?} leads");
+        let holder = self::leader(bed)?;
+        ensure!(holder != leader, "{holder} leads");
         Ok(holder)
     })?;
+    stage("another leader", began);
     bed.kubectl(
         EAST,
         &["-n", "isthmus-system", "delete", "pod", "-l", "app.kubernetes.io/name=isthmus-controller", "--grace-period=0", "--force"],
     )?;
     bed.restart_api_server(EAST)?;
+    stage("the API server is back", began);
     eventually("the rollout ends", || bed.kubectl(EAST, &["-n", "shop", "rollout", "status", "deployment/crowd", "--timeout=60s"]))?;
+    stage("the rollout has ended", began);
     bed.kubectl(EAST, &["-n", "isthmus-system", "rollout", "status", "deployment/isthmus-controller", "--timeout=60s"])?;
+    stage("the controllers are ready", began);
 
     let without = pods_without_sidecar(bed)?;
     let check = check(bed)?;
@@ -58,8 +60,15 @@ pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
     println!("  {requests} requests, {} pods without a sidecar, leader {leader} then {another}", without.len());
     ensure!(requests > 100 && failed.is_empty(), "{} of {requests} requests failed: {failed:?}", failed.len());
     bed.kubectl(EAST, &["-n", "shop", "delete", "pod/load", "deployment/crowd", "--wait=false"])?;
-    upgrade("")?;
+    upgrade("null")?;
     Ok(())
+}
+
+fn leader(bed: &Bed) -> anyhow::Result<String> {
+    let lease = bed.get(EAST, &["-n", "isthmus-system", "lease", "isthmus-controller"])?;
+    let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+    ensure!(!holder.is_empty(), "nobody leads");
+    Ok(holder.to_owned())
 }
 
 fn load() -> Value {

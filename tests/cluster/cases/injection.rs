@@ -24,8 +24,7 @@ fn admitted(bed: &Bed, pod: &Value) -> anyhow::Result<Vec<String>> {
     std::fs::write(file.path(), pod.to_string())?;
     let path = file.path().to_str().context("a path")?.to_owned();
     let made = bed.kubectl(EAST, &["create", "--dry-run=server", "-o", "json", "-f", &path])?;
-    // Warnings come after the object.
-    let made: Value = serde_json::Deserializer::from_str(&made).into_iter().next().context("an object")??;
+    let made: Value = serde_json::from_str(&made)?;
     let containers = made["spec"]["initContainers"].as_array().into_iter().flatten();
     Ok(containers.filter_map(|container| container["name"].as_str()).map(str::to_owned).collect())
 }

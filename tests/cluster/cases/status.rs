@@ -23,7 +23,8 @@ pub(crate) fn beside_another_claimant(bed: &Bed) -> anyhow::Result<()> {
             "spec": {"parentRefs": references, "rules": [{"backendRefs": [reference("nobody")]}]},
         })
     };
-    let gateway = json!({"name": "edge"});
+    let gateway = json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"});
+    bed.kubectl(EAST, &["-n", "shop", "delete", "httproute", "claimed", "--ignore-not-found"])?;
     bed.apply(EAST, &route(json!([gateway, reference("cart")])).to_string())?;
     let ours = eventually("our entry", || {
         let parents = parents(bed, EAST, "claimed")?;
