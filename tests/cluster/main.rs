@@ -14,8 +14,9 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     ("install", cases::install::install),
+    ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
     ("init-container", cases::routing::an_init_container_is_routed),
     ("job", cases::routing::a_job_ends),
