@@ -93,7 +93,7 @@ impl Bed {
         self.kubectl(EAST, &["-n", "shop", "exec", pod, "--", "sh", "-c", command])
     }
 
-    /// Command in which the program of another cluster's side is killed and started again.
+    /// Kills the API server and starts it again.
     ///
     /// # Errors
     /// It does not come back.
@@ -101,6 +101,16 @@ impl Bed {
         let status = Command::new(self.file("tests/cluster/bed")).args(["restart", cluster, "kube-apiserver"]).status()?;
         ensure!(status.success(), "bed restart {cluster} kube-apiserver: {status}");
         Ok(())
+    }
+
+    /// `isthmus check`: whether nothing failed, and what it says.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub(crate) fn check(&self, cluster: &str) -> anyhow::Result<(bool, String)> {
+        let output = Command::new(self.file("target/debug/isthmus")).arg("check").env("KUBECONFIG", self.kubeconfig(cluster)).output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), said))
     }
 
     fn tool(&self, tool: &str, cluster: &str, arguments: &[&str], input: &str) -> anyhow::Result<String> {

@@ -1,7 +1,6 @@
 //! What may fail while pods are made and requests are on their way.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -50,7 +49,7 @@ pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
     stage("the controllers are ready", began);
 
     let without = pods_without_sidecar(bed)?;
-    let check = check(bed)?;
+    let (_, check) = bed.check(EAST)?;
     let named: BTreeSet<String> = without.iter().filter(|pod| check.contains(pod.as_str())).cloned().collect();
     ensure!(named == without, "without a sidecar: {without:?}; isthmus check: {check}");
     eventually("every injected pod obeys its route", || everyone_obeys(bed, &without))?;
@@ -110,12 +109,6 @@ fn pods_without_sidecar(bed: &Bed) -> anyhow::Result<BTreeSet<String>> {
     ensure!(pods.len() == CROWD, "{} pods", pods.len());
     let without = pods.iter().filter(|pod| pod["spec"]["initContainers"].as_array().is_none_or(Vec::is_empty));
     Ok(without.filter_map(|pod| pod["metadata"]["name"].as_str()).map(str::to_owned).collect())
-}
-
-/// `isthmus check` fails where something is wrong; what it says counts here.
-fn check(bed: &Bed) -> anyhow::Result<String> {
-    let output = Command::new(bed.file("target/debug/isthmus")).arg("check").env("KUBECONFIG", bed.kubeconfig(EAST)).output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
 fn everyone_obeys(bed: &Bed, without: &BTreeSet<String>) -> anyhow::Result<()> {
