@@ -119,7 +119,7 @@ impl Kubernetes {
 /// It does not say its version.
 pub async fn has_native_sidecars(client: &Client) -> anyhow::Result<bool> {
     let version = client.apiserver_version().await.context("version of the API server")?;
-    // Some providers write "29+".
+    // Some providers write "29+". What is no number all the same is no version that is known to have them.
     let number = |text: &str| text.trim_end_matches(|last: char| !last.is_ascii_digit()).parse::<u32>().ok();
     Ok(number(&version.major).zip(number(&version.minor)) >= Some(NATIVE_SIDECARS_SINCE))
 }

@@ -178,6 +178,7 @@ mod tests {
             let mut damaged = real("c.example.com");
             let at = at % damaged.len();
             damaged[at] = byte;
+            // As above.
             let _ = server_name(&damaged);
         }
     }

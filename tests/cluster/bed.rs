@@ -140,6 +140,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> anyhow::Result
         match look() {
             Ok(found) => return Ok(found),
             Err(error) if Instant::now() >= end => return Err(error).with_context(|| format!("{what}: not in {} s", SOON.as_secs())),
+            // What is looked at (an answer to curl, a status, a lease) has nobody who would say when it changes.
             Err(_) => std::thread::sleep(LOOK_EVERY),
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures::StreamExt;
 use futures::future::join_all;
-use futures::{Stream, StreamExt};
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
@@ -88,7 +88,7 @@ impl Watch {
         let mut events = pin!(watch_kind(api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff());
         let mut listed = BTreeSet::new();
         let mut version = 0;
-        while let Some(event) = next(&mut events).await {
+        while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
                 Err(error) => {
@@ -100,7 +100,7 @@ impl Watch {
             match event {
                 Event::Init => {
                     listed.clear();
-                    // The list that follows is at least as new as this one of no more than a page of one.
+                    // The list that follows is at least as new as this one of a single object.
                     version = api
                         .list_metadata(&ListParams::default().limit(1))
                         .await
@@ -168,12 +168,6 @@ impl Watch {
             None => drop(failing.remove(plural)),
         }
     }
-}
-
-async fn next(
-    events: &mut (impl Stream<Item = watcher::Result<Event<DynamicObject>>> + Unpin),
-) -> Option<watcher::Result<Event<DynamicObject>>> {
-    events.next().await
 }
 
 /// The object as it would be written in a file, without what is never read.

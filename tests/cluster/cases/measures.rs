@@ -118,7 +118,7 @@ pub(crate) fn propagation(bed: &Bed) -> anyhow::Result<()> {
                         return Ok(());
                     }
                     last = change;
-                    // Two cores are shared with everything that is measured.
+                    // The pace of the requests and not a wait: two cores are shared with everything that is measured.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             })

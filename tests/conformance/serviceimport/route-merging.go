@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance/utils/http"
 	"sigs.k8s.io/gateway-api/conformance/utils/kubernetes"
@@ -33,8 +36,7 @@ var MeshServiceImportRouteMerging = suite.ConformanceTest{
 	Test: func(t *testing.T, s *suite.ConformanceTestSuite) {
 		from := client(t, s)
 		t.Run("the older route wins", func(t *testing.T) {
-			// Timestamps are whole seconds: what is created now could be of the same one.
-			time.Sleep(1100 * time.Millisecond)
+			untilYoungerThan(t, s, "z-older")
 			s.Applier.MustApplyWithCleanup(t, s.Client, s.TimeoutConfig, "route-merging-younger.yaml", s.CleanupTestResources)
 			inForce(t, s, "z-older", "a-younger")
 			clusterset.ExpectEach(t, s, from, []http.ExpectedResponse{
@@ -60,6 +62,18 @@ var MeshServiceImportRouteMerging = suite.ConformanceTest{
 			clusterset.Expect(t, s, from, answered(name("tie"), "/same", "store"))
 		})
 	},
+}
+
+// Timestamps are whole seconds: what is created at once could be of the same one. The API server dates what it is only asked to try, too.
+func untilYoungerThan(t *testing.T, s *suite.ConformanceTestSuite, older string) {
+	t.Helper()
+	var route gatewayv1.HTTPRoute
+	require.NoError(t, s.Client.Get(t.Context(), in(Namespace, older), &route))
+	require.Eventually(t, func() bool {
+		tried := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "now-", Namespace: Namespace}}
+		err := s.Client.Create(t.Context(), tried, crclient.DryRunAll)
+		return err == nil && route.CreationTimestamp.Before(&tried.CreationTimestamp)
+	}, 10*time.Second, 100*time.Millisecond, "the API server's clock stays in the second of %s", older)
 }
 
 // The API server dates the routes. That a second ends between them happens, but hardly ever so many times in a row.

@@ -109,6 +109,7 @@ func (f fake) becomes(t *testing.T, want imported) {
 		if time.Now().After(end) {
 			t.Fatalf("imported is %+v, not %+v", got, want)
 		}
+		// The fake API servers say nothing of their own accord: they are looked at again.
 		time.Sleep(5 * time.Millisecond)
 	}
 }
