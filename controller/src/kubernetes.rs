@@ -7,6 +7,7 @@ pub mod access;
 pub mod certificates;
 pub mod discovery;
 pub mod identity;
+mod lease;
 mod mesh;
 mod status;
 mod watch;
@@ -100,7 +101,7 @@ impl Kubernetes {
             }
         };
         // It gives the lease back when everything else has been told to end.
-        let lead = status::lead(self.client.clone(), &self.namespace, &self.pod, leads, stop.clone());
+        let lead = lease::lead(self.client.clone(), &self.namespace, &self.pod, leads, stop.clone());
         tokio::join!(work, lead).0
     }
 

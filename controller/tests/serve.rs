@@ -5,20 +5,31 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Parser;
 use controller::config::Config;
+use controller::index::Index;
+use controller::registry::Registry;
+use controller::revision::Revision;
 use controller::run::Controller;
+use controller::xds::Discovery;
+use prost_types::value::Kind;
 use proto::type_url;
 use proto::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
+use routing::api::Object;
 use routing::model::Frontend;
+use routing::world::Settings;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Streaming;
 
 const STORE: &str = "apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceImport\nmetadata: {name: store, namespace: shop}\nspec: {type: ClusterSetIP, ips: [10.201.0.1], ports: [{port: 80}]}\n";
@@ -108,9 +119,16 @@ struct Sidecar {
 
 impl Sidecar {
     async fn connect(running: &Running) -> Self {
+        Self::connect_holding(running.listen, "").await
+    }
+
+    /// One that holds state of this revision from another replica.
+    async fn connect_holding(listen: SocketAddr, revision: &str) -> Self {
         let (requests, receiver) = mpsc::channel(16);
-        let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{}", running.listen)).await.expect("connected");
-        let node = Node { id: "shop/client".to_owned(), cluster: "west".to_owned(), ..Default::default() };
+        let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{listen}")).await.expect("connected");
+        let revision = prost_types::Value { kind: Some(Kind::StringValue(revision.to_owned())) };
+        let metadata = prost_types::Struct { fields: [(proto::REVISION_METADATA.to_owned(), revision)].into() };
+        let node = Node { id: "shop/client".to_owned(), cluster: "west".to_owned(), metadata: Some(metadata), ..Default::default() };
         let first = DeltaDiscoveryRequest { node: Some(node), type_url: type_url::VIP.to_owned(), ..Default::default() };
         requests.send(first).await.expect("sent");
         let responses = client.delta_aggregated_resources(ReceiverStream::new(receiver)).await.expect("a stream").into_inner();
@@ -210,4 +228,78 @@ async fn a_stream_that_does_not_say_who_asks_is_refused() {
     let status = responses.message().await.expect_err("refused");
     assert_eq!(status.message(), "the first request of a stream says who asks: node is missing");
     running.end().await;
+}
+
+/// A replica whose source is the test itself: ServiceImports at resource versions.
+struct Replica {
+    index: Arc<Index>,
+    listen: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Replica {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+        let listen = listener.local_addr().expect("an address");
+        let (index, stop) = (Arc::new(Index::new(Settings::default())), CancellationToken::new());
+        let discovery = Discovery {
+            index: Arc::clone(&index),
+            registry: Arc::new(Registry::default()),
+            reviewer: None,
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+        };
+        let served = tonic::transport::Server::builder()
+            .add_service(AggregatedDiscoveryServiceServer::new(discovery))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        Self { index, listen, stop, task: tokio::spawn(served) }
+    }
+
+    /// What watches would show.
+    fn see(&self, objects: &[&str], version: u64) {
+        for text in objects {
+            let value = serde_saphyr::from_str(text).expect("YAML");
+            self.index.apply(Object::decode(&value).expect("decodes").expect("a kind that is read"));
+        }
+        self.index.raise("serviceimports", version);
+        self.index.flush();
+        self.index.saw(Revision::parse(&format!("serviceimports={version}")));
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.expect("joined").expect("ended well");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_lags_serves_a_sidecar_when_it_has_caught_up_with_it() {
+    let replica = Replica::start().await;
+    replica.see(&[STORE, ROUTE], 5);
+    let mut ahead = Sidecar::connect_holding(replica.listen, "serviceimports=7").await;
+    let mut behind = Sidecar::connect_holding(replica.listen, "serviceimports=5").await;
+    let first = behind.next().await;
+    assert_eq!(
+        (names(&first), first.system_version_info.as_str()),
+        (vec!["10.201.0.1:80"], "serviceimports=5"),
+        "who holds no more is served at once"
+    );
+    replica.see(&[&STORE.replace("10.201.0.1", "10.201.0.9")], 7);
+    let first = ahead.next().await;
+    let told = (names(&first), first.system_version_info.as_str());
+    assert_eq!(told, (vec!["10.201.0.9:80"], "serviceimports=7"), "it was never told the older state");
+    assert_eq!(names(&behind.next().await), ["10.201.0.9:80"]);
+    drop((ahead, behind));
+    replica.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sidecar_that_holds_what_nobody_will_see_again_is_served_all_the_same() {
+    let replica = Replica::start().await;
+    replica.see(&[STORE, ROUTE], 5);
+    let mut sidecar = Sidecar::connect_holding(replica.listen, "serviceimports=900").await;
+    assert_eq!(names(&sidecar.next().await), ["10.201.0.1:80"], "an API server restored from a backup has forgotten what the sidecar saw");
+    drop(sidecar);
+    replica.end().await;
 }

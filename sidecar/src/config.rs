@@ -46,6 +46,10 @@ pub struct Config {
     /// /startupz waits so long for the first state, and then lets the pod go: its connections pass through until there is one
     #[arg(long, env = "ISTHMUS_STARTUP_WAIT_S", default_value = "10")]
     pub startup_wait_s: u64,
+    /// Do not serve: wait until the sidecar at --health has started, as its /startupz says. For the postStart hook of a sidecar that is no
+    /// init container, so that the application's container begins after it
+    #[arg(long)]
+    pub await_startup: bool,
     /// Unix socket of `isthmus-init watch`, which intercepts exactly the VIPs that have routes
     #[arg(long, env = "ISTHMUS_VIP_SOCKET")]
     pub vip_socket: Option<PathBuf>,

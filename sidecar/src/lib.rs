@@ -22,6 +22,7 @@ pub mod request_head;
 mod retry_budget;
 pub mod run;
 mod snapshot;
+pub mod startup;
 mod stream;
 mod telemetry;
 mod tls;

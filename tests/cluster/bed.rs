@@ -1,8 +1,9 @@
 //! The two clusters, as a user has them: through kubectl and helm.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -93,14 +94,53 @@ impl Bed {
         self.kubectl(EAST, &["-n", "shop", "exec", pod, "--", "sh", "-c", command])
     }
 
-    /// Kills the API server and starts it again.
+    /// Changes a value of the installed chart and waits until it is in force.
+    ///
+    /// # Errors
+    /// The chart refuses it, or the controllers do not become ready.
+    pub(crate) fn set_value(&self, cluster: &str, value: &str) -> anyhow::Result<()> {
+        let chart = self.file("manifests/helm/isthmus");
+        let place = ["--namespace", "isthmus-system", "--reuse-values", "--set", value, "--wait", "--timeout", "90s"];
+        self.helm(cluster, &[&["upgrade", "isthmus", &chart][..], &place].concat())?;
+        eventually("those before are gone", || {
+            let pods = self.get(cluster, &["-n", "isthmus-system", "pods"])?;
+            let leaving = |pod: &Value| !pod["metadata"]["deletionTimestamp"].is_null();
+            ensure!(!pods["items"].as_array().into_iter().flatten().any(leaving), "some are still ending");
+            Ok(())
+        })
+    }
+
+    /// Kills the API server.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn kill_api_server(&self, cluster: &str) -> anyhow::Result<()> {
+        self.command("kill", cluster)
+    }
+
+    /// Kills the API server if it is alive, and starts it again.
     ///
     /// # Errors
     /// It does not come back.
     pub(crate) fn restart_api_server(&self, cluster: &str) -> anyhow::Result<()> {
-        let status = Command::new(self.file("tests/cluster/bed")).args(["restart", cluster, "kube-apiserver"]).status()?;
-        ensure!(status.success(), "bed restart {cluster} kube-apiserver: {status}");
+        self.command("restart", cluster)
+    }
+
+    fn command(&self, command: &str, cluster: &str) -> anyhow::Result<()> {
+        let status = Command::new(self.file("tests/cluster/bed")).args([command, cluster, "kube-apiserver"]).status()?;
+        ensure!(status.success(), "bed {command} {cluster} kube-apiserver: {status}");
         Ok(())
+    }
+
+    /// The controllers' pods: name and address.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub(crate) fn controllers(&self, cluster: &str) -> anyhow::Result<Vec<(String, IpAddr)>> {
+        let pods = self.get(cluster, &["-n", "isthmus-system", "pods", "-l", "app.kubernetes.io/name=isthmus-controller"])?;
+        let pods = pods["items"].as_array().into_iter().flatten();
+        let running = pods.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running");
+        running.map(|pod| Ok((text(&pod["metadata"]["name"])?, text(&pod["status"]["podIP"])?.parse()?))).collect()
     }
 
     /// `isthmus check`: whether nothing failed, and what it says.
@@ -113,6 +153,14 @@ impl Bed {
         Ok((output.status.success(), said))
     }
 
+    /// `isthmus inject`, and what it prints.
+    ///
+    /// # Errors
+    /// It fails.
+    pub(crate) fn inject(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        output(Command::new(self.file("target/debug/isthmus")).arg("inject").args(arguments))
+    }
+
     fn tool(&self, tool: &str, cluster: &str, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut child = Command::new(self.bin.join(tool))
             .env("KUBECONFIG", self.kubeconfig(cluster))
@@ -123,11 +171,31 @@ impl Bed {
             .spawn()
             .with_context(|| format!("{tool}: bed build"))?;
         child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{tool} {}: {}", arguments.join(" "), said.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        said(&format!("{tool} {}", arguments.join(" ")), &child.wait_with_output()?)
     }
+}
+
+/// What a program prints.
+///
+/// # Errors
+/// It fails.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    said(&format!("{command:?}"), &output)
+}
+
+fn said(what: &str, output: &Output) -> anyhow::Result<String> {
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what}: {}", complaint.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A string of an object.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn text(value: &Value) -> anyhow::Result<String> {
+    value.as_str().map(str::to_owned).with_context(|| format!("{value} is no string"))
 }
 
 /// Looks until what is asked for is there.

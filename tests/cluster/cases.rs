@@ -1,9 +1,13 @@
 //! What is shown on real Kubernetes.
 
+pub(crate) mod check;
 pub(crate) mod faults;
 pub(crate) mod injection;
 pub(crate) mod install;
+pub(crate) mod lifecycle;
+pub(crate) mod location;
 pub(crate) mod manifests;
 pub(crate) mod measures;
 pub(crate) mod routing;
+pub(crate) mod source;
 pub(crate) mod status;

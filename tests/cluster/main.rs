@@ -14,7 +14,7 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 13] = [
+const CASES: [Case; 24] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
@@ -23,8 +23,19 @@ const CASES: [Case; 13] = [
     ("left-alone", cases::injection::who_is_left_alone),
     ("refused", cases::injection::mistakes_are_named),
     ("one-shot", cases::injection::by_ranges),
+    ("without-native-sidecars", cases::injection::without_native_sidecars),
+    ("offline", cases::injection::offline),
+    ("location", cases::location::nodes_and_zones),
     ("status", cases::status::beside_another_claimant),
     ("service-imports-alone", cases::status::service_imports_alone),
+    ("kind-goes-and-comes", cases::source::a_kind_goes_and_comes),
+    ("older-version", cases::source::an_older_version_is_followed),
+    ("api-server-away", cases::source::the_api_server_is_away),
+    ("socket-load-balancing", cases::check::socket_load_balancing),
+    ("rights", cases::check::missing_rights),
+    ("cannot-work", cases::check::what_cannot_work),
+    ("upgrade", cases::lifecycle::upgrade),
+    ("uninstall", cases::lifecycle::uninstall),
     ("faults", cases::faults::a_rollout_under_faults),
     ("readiness", cases::measures::readiness),
     ("propagation", cases::measures::propagation),

@@ -14,6 +14,8 @@ pub(super) const VOLUME: &str = "isthmus";
 /// The volume with the token for the controller.
 pub(super) const TOKEN_VOLUME: &str = "isthmus-token";
 
+/// Where the image has it.
+const SIDECAR_PROGRAM: &str = "/isthmus-sidecar";
 const SOCKET_FOLDER: &str = "/run/isthmus";
 const TOKEN_FOLDER: &str = "/var/run/secrets/isthmus.dev";
 /// Where kubelet and Prometheus reach the sidecar.
@@ -108,6 +110,9 @@ pub(super) fn sidecar(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Res
     });
     if settings.native {
         container["restartPolicy"] = json!("Always");
+    } else {
+        // The kubelet starts containers in order, each after the hook of the one before: the application after the sidecar serves.
+        container["lifecycle"] = json!({"postStart": {"exec": {"command": [SIDECAR_PROGRAM, "--await-startup"]}}});
     }
     Ok(container)
 }

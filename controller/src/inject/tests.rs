@@ -49,6 +49,8 @@ fn without_native_sidecars_the_one_shot_is_last() {
     let after = injected(&pod(), &settings(false));
     assert_eq!(names(&after, "initContainers"), ["migrate", "isthmus-init"]);
     assert_eq!(names(&after, "containers"), ["isthmus-sidecar", "web"]);
+    let hook = &after["spec"]["containers"][0]["lifecycle"]["postStart"]["exec"]["command"];
+    assert_eq!(hook, &json!(["/isthmus-sidecar", "--await-startup"]), "the application waits for it");
     assert_eq!(after["spec"]["initContainers"][1]["args"][1], "--cidr=10.96.0.0/12");
     assert!(after["spec"]["initContainers"][1].get("restartPolicy").is_none());
 }

@@ -96,3 +96,20 @@ async fn accept(api: &Api<DynamicObject>, mesh: DynamicObject) {
         Err(error) => warn!(%error, mesh = mesh.name_any(), "status of XMesh"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_is_claimed_is_what_the_conformance_suite_is_run_with() {
+        let script = include_str!("../../../tests/conformance/run-upstream");
+        let list = script.split_once("features=(").and_then(|(_, rest)| rest.split_once("\n)")).map(|(list, _)| list);
+        let lines = list.expect("a list of features").lines().filter(|line| !line.trim_start().starts_with('#'));
+        let run: BTreeSet<&str> = lines.flat_map(str::split_whitespace).collect();
+        assert_eq!(run, BTreeSet::from(SUPPORTED_FEATURES));
+        assert!(SUPPORTED_FEATURES.is_sorted(), "the API wants them sorted");
+    }
+}

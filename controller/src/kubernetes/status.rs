@@ -12,15 +12,13 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
-use kube_lease_manager::LeaseManagerBuilder;
 use parking_lot::Mutex;
 use routing::api::ObjectKey;
 use routing::status::{Condition, EntryStatus};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::MANAGER;
 use crate::index::Index;
@@ -30,15 +28,6 @@ use crate::status::{Place, entries, is_newer, is_ours};
 const WRITE_EVERY: Duration = Duration::from_millis(20);
 /// What could not be written is tried again after this time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A leader that is gone without a word is replaced after this time.
-const LEASE_S: u64 = 15;
-/// And renews this long before.
-const LEASE_GRACE_S: u64 = 5;
-/// At the end the lease is given back within this time, or runs out by itself.
-const LEASE_RELEASE_MAX: Duration = Duration::from_secs(2);
-/// After an error of the lease the next attempt waits this long.
-const LEASE_PAUSE: Duration = Duration::from_secs(2);
-
 /// The objects whose status is ours to write, as they were seen last.
 pub(super) type Held = Arc<Mutex<BTreeMap<ObjectKey, HeldStatus>>>;
 
@@ -96,46 +85,6 @@ impl Pending {
             }
             self.added.notified().await;
         }
-    }
-}
-
-/// Says whether this replica leads, until cancelled; then the lease is given back.
-pub(super) async fn lead(client: Client, namespace: &str, identity: &str, leads: watch::Sender<bool>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let builder = LeaseManagerBuilder::new(client.clone(), MANAGER).with_namespace(namespace).with_identity(identity);
-        let built = builder.with_field_manager(identity).with_duration(LEASE_S).with_grace(LEASE_GRACE_S).build();
-        let manager = tokio::select! {
-            () = stop.cancelled() => return,
-            built = built => built,
-        };
-        match manager {
-            Ok(manager) => {
-                let (mut state, task) = manager.watch().await;
-                while tell(&mut state, &leads, &stop).await {}
-                leads.send_replace(false);
-                drop(state);
-                match tokio::time::timeout(LEASE_RELEASE_MAX, task).await {
-                    Ok(Ok(Ok(_))) => {}
-                    Ok(Ok(Err(error))) => warn!(%error, "the lease is lost"),
-                    Ok(Err(error)) => error!(%error, "the lease's task"),
-                    Err(_) => warn!("the lease cannot be given back in time"),
-                }
-            }
-            Err(error) => warn!(%error, "the lease cannot be had"),
-        }
-        tokio::select! { () = stop.cancelled() => {}, () = tokio::time::sleep(LEASE_PAUSE) => {} }
-    }
-}
-
-/// Passes on one change; whether more may come.
-async fn tell(state: &mut watch::Receiver<bool>, leads: &watch::Sender<bool>, stop: &CancellationToken) -> bool {
-    let now = *state.borrow_and_update();
-    if leads.send_if_modified(|leads| std::mem::replace(leads, now) != now) {
-        info!(leads = now, "leadership");
-    }
-    tokio::select! {
-        () = stop.cancelled() => false,
-        changed = state.changed() => changed.is_ok(),
     }
 }
 

@@ -14,13 +14,7 @@ const CROWD: usize = 20;
 /// While 20 pods are rolled out: certificates are renewed every few seconds, the leader is lost, every controller is killed, the API server
 /// is restarted. No request fails, no pod hangs; at the end a pod is injected and obeys, or `isthmus check` names it.
 pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
-    let chart = bed.file("manifests/helm/isthmus");
-    let upgrade = |arguments: &str| {
-        let set = format!("controller.extraArgs={arguments}");
-        let place = ["--namespace", "isthmus-system", "--reuse-values", "--set", &set, "--wait", "--timeout", "90s"];
-        bed.helm(EAST, &[&["upgrade", "isthmus", &chart][..], &place].concat())
-    };
-    upgrade("{--certificate-lifetime-s=15}")?;
+    bed.set_value(EAST, "controller.extraArgs={--certificate-lifetime-s=15}")?;
     bed.apply(EAST, &load().to_string())?;
     bed.apply(EAST, &crowd().to_string())?;
     bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/load", "--timeout=60s"])?;
@@ -59,7 +53,7 @@ pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
     println!("  {requests} requests, {} pods without a sidecar, leader {leader} then {another}", without.len());
     ensure!(requests > 100 && failed.is_empty(), "{} of {requests} requests failed: {failed:?}", failed.len());
     bed.kubectl(EAST, &["-n", "shop", "delete", "pod/load", "deployment/crowd", "--wait=false"])?;
-    upgrade("null")?;
+    bed.set_value(EAST, "controller.extraArgs=null")?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, EAST};
+use crate::bed::{Bed, EAST, text};
 
 fn pod(name: &str, namespace: &str, metadata: Value, spec: Value) -> Value {
     let mut pod = json!({
@@ -68,16 +68,84 @@ pub(crate) fn mistakes_are_named(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs a pod, asks from it whether its routes are obeyed, and ends it.
+fn obeys(bed: &Bed, pod: &Value) -> anyhow::Result<Value> {
+    let name = text(&pod["metadata"]["name"])?;
+    bed.apply(EAST, &pod.to_string())?;
+    let running = format!("pod/{name}");
+    bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", &running, "--timeout=60s"])?;
+    let url = "http://store.shop.svc.clusterset.local";
+    let asked = format!("curl -s {url}/cart; curl -s -o /dev/null -w '%{{http_code}}' {url}/; curl -s http://cart");
+    let answers = bed.shell(&name, &asked)?;
+    let made = bed.get(EAST, &["-n", "shop", "pod", &name])?;
+    bed.kubectl(EAST, &["-n", "shop", "delete", "pod", &name, "--wait=false"])?;
+    ensure!(answers.matches("Hostname=cart-").count() == 2 && answers.contains("404"), "{answers}");
+    Ok(made)
+}
+
+fn names(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(|container| container["name"].as_str()).collect()
+}
+
 /// Interception by ranges, where a pod asks for it: the ranges are the cluster's own.
 pub(crate) fn by_ranges(bed: &Bed) -> anyhow::Result<()> {
-    let ranges =
-        pod("ranges", "shop", json!({"annotations": {"isthmus.dev/interception": "ranges"}}), json!({"terminationGracePeriodSeconds": 1}));
-    bed.apply(EAST, &ranges.to_string())?;
-    bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/ranges", "--timeout=60s"])?;
-    let url = "http://store.shop.svc.clusterset.local";
-    let answers =
-        bed.shell("ranges", &format!("curl -s {url}/cart; curl -s -o /dev/null -w '%{{http_code}}' {url}/; curl -s http://cart"))?;
-    bed.kubectl(EAST, &["-n", "shop", "delete", "pod", "ranges", "--wait=false"])?;
-    ensure!(answers.matches("Hostname=cart-").count() == 2 && answers.contains("404"), "{answers}");
+    let note = json!({"annotations": {"isthmus.dev/interception": "ranges"}});
+    obeys(bed, &pod("ranges", "shop", note, json!({"terminationGracePeriodSeconds": 1})))?;
+    Ok(())
+}
+
+/// Without native sidecars: the application's container starts when the sidecar serves, so that its very first request is routed.
+pub(crate) fn without_native_sidecars(bed: &Bed) -> anyhow::Result<()> {
+    bed.set_value(EAST, "injection.nativeSidecars=never")?;
+    let first = "curl -s http://store.shop.svc.clusterset.local/cart > /tmp/first; exec sleep infinity";
+    let spec = json!({
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "curl", "image": "curlimages/curl:8.11.1", "command": ["sh", "-c", first]}],
+    });
+    let plain = pod("plain", "shop", json!({}), spec);
+    bed.apply(EAST, &plain.to_string())?;
+    bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/plain", "--timeout=60s"])?;
+    let first = bed.kubectl(EAST, &["-n", "shop", "exec", "plain", "-c", "curl", "--", "cat", "/tmp/first"]);
+    let made = bed.get(EAST, &["-n", "shop", "pod", "plain"]);
+    bed.kubectl(EAST, &["-n", "shop", "delete", "pod", "plain", "--wait=false"])?;
+    bed.set_value(EAST, "injection.nativeSidecars=auto")?;
+    let (first, made) = (first?, made?);
+    ensure!(first.contains("Hostname=cart-"), "the first request: {first}");
+    ensure!(names(&made["spec"]["initContainers"]) == ["isthmus-init"], "{}", made["spec"]["initContainers"]);
+    ensure!(names(&made["spec"]["containers"]) == ["isthmus-sidecar", "curl"], "{}", made["spec"]["containers"]);
+    Ok(())
+}
+
+/// `isthmus inject` makes of a file what the webhook makes of a pod.
+pub(crate) fn offline(bed: &Bed) -> anyhow::Result<()> {
+    let secret = bed.kubectl(
+        EAST,
+        &["-n", "isthmus-system", "get", "secret", "isthmus-ca", "-o", "go-template={{index .data \"tls.crt\" | base64decode}}"],
+    )?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let spec = json!({"terminationGracePeriodSeconds": 1});
+    let manifest = pod("offline", "shop", json!({}), spec);
+    std::fs::write(path("pod.yaml"), manifest.to_string())?;
+    std::fs::write(path("ca.pem"), secret)?;
+    let injected = bed.inject(&["-f", &path("pod.yaml"), "--controller-ca", &path("ca.pem"), "--cluster", EAST])?;
+    let documents = routing::manifest::parse(&injected)?;
+    let mut injected = documents.into_iter().next().context("a document")?.value;
+    // The webhook leaves it alone.
+    injected["metadata"]["annotations"]["isthmus.dev/inject"] = json!("false");
+    std::fs::write(path("injected.yaml"), injected.to_string())?;
+    let made = |name: &str| -> anyhow::Result<Value> {
+        let made = bed.kubectl(EAST, &["create", "--dry-run=server", "-o", "json", "-f", &path(name)])?;
+        Ok(serde_json::from_str(&made)?)
+    };
+    let (by_webhook, by_file) = (made("pod.yaml")?, made("injected.yaml")?);
+    for container in [0, 1] {
+        let at = |pod: &Value, field: &str| pod["spec"]["initContainers"][container][field].clone();
+        for field in ["name", "args", "env", "image", "resources", "securityContext", "startupProbe", "restartPolicy"] {
+            let (file, webhook) = (at(&by_file, field), at(&by_webhook, field));
+            ensure!(file == webhook, "{field}: {file} and {webhook}");
+        }
+    }
+    obeys(bed, &injected)?;
     Ok(())
 }

@@ -168,7 +168,7 @@ async fn change_again_and_again(bed: &Bed, changes: usize, seen: &mpsc::Receiver
 }
 
 /// The network namespace of a pod of shop in east: that of any of its processes.
-fn network_of(bed: &Bed, pod: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn network_of(bed: &Bed, pod: &str) -> anyhow::Result<PathBuf> {
     let pod = bed.get(EAST, &["-n", "shop", "pod", pod])?;
     let group = format!("pod{}", pod["metadata"]["uid"].as_str().context("a uid")?);
     for process in fs::read_dir("/proc")?.filter_map(Result::ok) {

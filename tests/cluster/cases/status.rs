@@ -63,6 +63,7 @@ pub(crate) fn beside_another_claimant(bed: &Bed) -> anyhow::Result<()> {
         Ok(parents)
     })?;
     ensure!(parents_now[0] == foreign, "{parents_now:?}");
+    claimed_twice(bed, &parents_now)?;
     ensure!(parents_now[1]["conditions"][0]["type"] == "example.org/Seen", "{parents_now:?}");
     let since = |parent: &Value, kind: &str| {
         let mut conditions = parent["conditions"].as_array().into_iter().flatten();
@@ -76,6 +77,25 @@ pub(crate) fn beside_another_claimant(bed: &Bed) -> anyhow::Result<()> {
         Ok(())
     })?;
     bed.kubectl(EAST, &["-n", "shop", "delete", "httproute", "claimed"])?;
+    Ok(())
+}
+
+/// Another mesh claims a parent that is ours as well: both entries stay, and `isthmus check` warns.
+fn claimed_twice(bed: &Bed, parents_now: &[Value]) -> anyhow::Result<()> {
+    let mut other = parents_now[1].clone();
+    other["controllerName"] = json!("example.org/mesh");
+    let write = |entries: &[&Value]| {
+        let status = json!({"status": {"parents": entries}}).to_string();
+        bed.kubectl(EAST, &["-n", "shop", "patch", "httproute", "claimed", "--subresource=status", "--type=merge", "-p", &status])
+    };
+    let before: Vec<&Value> = parents_now.iter().collect();
+    write(&[&before[..], &[&other]].concat())?;
+    let (fine, said) = bed.check(EAST)?;
+    let after = parents(bed, EAST, "claimed")?;
+    write(&before)?;
+    ensure!(after.len() == 4 && after[3] == other && after[..3] == *parents_now, "{after:?}");
+    ensure!(fine && said.contains("WARNING  routes: parents that others claim too: HTTPRoute shop/claimed by example.org/mesh"), "{said}");
+    ensure!(said.contains("leave Services to the other one with --parents service-import"), "{said}");
     Ok(())
 }
 
