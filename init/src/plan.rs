@@ -231,6 +231,9 @@ pub fn reset_existing(plan: &Plan, before: &Installed) -> io::Result<usize> {
     })
 }
 
+/// Whoever changes tables without pause is not waited for.
+const LIST_ATTEMPTS_MAX: u32 = 20;
+
 /// What is in force.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Installed {
@@ -254,8 +257,23 @@ impl Installed {
         })
     }
 
+    /// What is replaced while it is read is read again, so that it is never a mixture.
     fn list() -> io::Result<Self> {
         let reader = Reader::open(TABLE)?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let generation = reader.generation()?;
+            let listed = Self::list_once(&reader);
+            // A commit counts up a moment before it is in force, so that what is gone all the same was replaced just then.
+            let is_gone = listed.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::ENOENT as i32));
+            if attempts == LIST_ATTEMPTS_MAX || (reader.generation()? == generation && !is_gone) {
+                return listed;
+            }
+        }
+    }
+
+    fn list_once(reader: &Reader) -> io::Result<Self> {
         if !reader.exists()? {
             return Ok(Self::default());
         }

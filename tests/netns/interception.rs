@@ -252,6 +252,40 @@ fn what_somebody_deletes_is_reported_and_put_back() {
     assert_eq!(bed.get("store.default.svc.clusterset.local", "/").expect("an answer").status, 404, "routed again");
 }
 
+#[test]
+fn what_is_in_force_is_read_whole_while_it_is_replaced() {
+    let namespace = lab::Namespace::new(None).expect("a namespace");
+    let [one, other] = ["10.96.0.1:80", "10.96.0.2:80"].map(|vip| plan(&[vip.parse().expect("an address")]));
+    let states = namespace.run(|| {
+        let mut states = vec![Installed::read()?];
+        for plan in [&one, &other] {
+            plan.install().commit()?;
+            states.push(Installed::read()?);
+        }
+        Ok(states)
+    });
+    let states = states.expect("each by itself");
+    assert_eq!(states[1].vips.len() + states[2].vips.len(), 2, "{states:?}");
+    let replacing = namespace.spawn("replaces", move || {
+        for _ in 0..50 {
+            let replaced = one.install().commit().and_then(|()| other.install().commit()).and_then(|()| init::plan::delete());
+            replaced.expect("replaced");
+        }
+    });
+    let replacing = replacing.expect("a thread");
+    let read = namespace.run(|| {
+        let mut count = 0;
+        while !replacing.is_finished() {
+            let installed = Installed::read()?;
+            assert!(states.contains(&installed), "a mixture of two states: {installed:?}");
+            count += 1;
+        }
+        Ok(count)
+    });
+    replacing.join().expect("its end");
+    assert!(read.expect("read every time") > 0);
+}
+
 /// `isthmus-init watch` in the namespace of `app`, and the sidecar's end of its socket.
 struct Watch {
     child: std::process::Child,

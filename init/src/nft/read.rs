@@ -12,6 +12,7 @@ use crate::netlink::{ACK, DUMP, Message, REQUEST, Socket, Writer, attribute, att
 const GET_TABLE: u16 = 1;
 const GET_RULE: u16 = 7;
 const GET_ELEMENT: u16 = 13;
+const GET_GENERATION: u16 = 16;
 const HEADER_LEN: usize = 4;
 
 /// One rule, by the names of the kernel's expressions in order.
@@ -50,6 +51,16 @@ impl Reader {
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Changes with every change of any table of the network namespace: what is read between two equal ones is of one state.
+    ///
+    /// # Errors
+    /// The kernel's reason not to say.
+    pub fn generation(&self) -> io::Result<u32> {
+        let messages = self.socket.dump(&self.request(GET_GENERATION, ACK, |_| {}))?;
+        let number = messages.iter().find_map(|message| attribute(message.body.get(HEADER_LEN..)?, 1).and_then(be32));
+        number.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the kernel gives no generation"))
     }
 
     /// Its rules, in order.
