@@ -11,7 +11,7 @@ IMAGE_PROFILE ?= dev
 BED := tests/cluster/bed
 HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: help demo test check fmt clippy doc build static cost protocols fuzz images manifests cluster-up cluster-down cluster conformance clean
+.PHONY: help demo test check fmt clippy doc build static cost bench protocols fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,11 @@ check: fmt clippy test doc static ## the one gate: fmt, clippy, tests, docs, sta
 
 static: ## statically linked programs for images
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(STATIC_TARGET) -p isthmus-init
+
+bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy from PyPI; release build): ARGS="--scenarios h1-32,h2-10 --rounds 5"
+	tests/bench/prepare target/bench
+	$(CARGO) build --locked --release --workspace --bins
+	$(CARGO) run --locked --release -p isthmus-tests --example bench -- run $(ARGS)
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
 	$(CARGO) build --locked --release --workspace --bins
