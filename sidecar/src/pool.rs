@@ -24,7 +24,7 @@ use crate::http::body::Outgoing;
 use crate::tls::ClientTls;
 
 /// HTTP/1.1 connections to one endpoint that wait for use; more are closed.
-const IDLE_MAX: usize = 64;
+const IDLE_MAX: usize = 1024;
 /// A connection that was not used for so long is closed: shorter than the patience of common servers.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 /// How often that is looked at.
