@@ -4,10 +4,11 @@
 
 mod attachment;
 mod policy;
+mod relations;
 mod touched;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::api::{self, ConfigMap, EndpointSlice, Object, ObjectKey, ObjectKind, ParentRef, ReferenceGrant};
@@ -21,6 +22,7 @@ use crate::service::ServiceObject;
 use crate::status::{EntryStatus, Findings, conditions};
 use crate::{attach, endpoints};
 use policy::ParsedPolicy;
+use relations::{Change, Relations, in_namespace};
 
 pub use touched::Touched;
 
@@ -82,6 +84,7 @@ pub struct World {
     tls_policies: BTreeMap<Name, ParsedPolicy<TlsPolicy>>,
     traffic_policies: BTreeMap<Name, ParsedPolicy<TrafficPolicy>>,
     config_maps: BTreeMap<Name, ConfigMap>,
+    relations: Relations,
 }
 
 #[derive(Debug)]
@@ -129,6 +132,7 @@ impl World {
             tls_policies: BTreeMap::new(),
             traffic_policies: BTreeMap::new(),
             config_maps: BTreeMap::new(),
+            relations: Relations::default(),
         }
     }
 
@@ -156,6 +160,7 @@ impl World {
             Object::ReferenceGrant(grant) => drop(self.grants.insert(name, grant)),
             Object::Namespace(_) => {}
         }
+        self.relate(&key, Change::Comes);
         touched.merge(self.touched_by(&key));
         touched
     }
@@ -170,6 +175,7 @@ impl World {
     /// Removes an object; says what may be different now.
     pub fn delete(&mut self, key: &ObjectKey) -> Touched {
         let touched = self.touched_by(key);
+        self.relate(key, Change::Goes);
         let name = (key.namespace.clone(), key.name.clone());
         match key.kind {
             ObjectKind::Route(kind) => drop(self.routes.remove(&(kind, name.0, name.1))),
@@ -192,45 +198,66 @@ impl World {
     /// claim belongs to the one that is not derived from the other, else to the older, else to the ServiceImport (digest D-8).
     #[must_use]
     pub fn vips(&self, client_namespace: &str) -> Vec<Vip> {
-        let mut vips: Vec<Vip> = Vec::new();
-        for (address, service) in self.owners() {
-            let Some(port) = NonZeroU16::new(address.port()) else { continue };
-            if self.active(&service.id, port, client_namespace).is_some() {
-                vips.push(Vip { ip: address.ip(), frontend: FrontendId(ServicePort { service: service.id.clone(), port }) });
-            }
-        }
+        let all = self.services.keys().flat_map(|service| self.addresses(service));
+        let mut vips: Vec<Vip> = all.filter(|vip| self.has_route(&vip.frontend, client_namespace)).collect();
         vips.sort();
         vips
+    }
+
+    /// The addresses at which a Service or ServiceImport is dialled: those that it claims and nobody has a better claim to.
+    #[must_use]
+    pub fn addresses(&self, service: &ServiceRef) -> Vec<Vip> {
+        let Some(service) = self.services.get(service) else { return Vec::new() };
+        let claimed = service.ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (*ip, port.number)));
+        let owned = claimed.filter(|(ip, port)| self.owner(*ip, *port).is_some_and(|owner| owner.id == service.id));
+        let vips: BTreeSet<Vip> =
+            owned.map(|(ip, port)| Vip { ip, frontend: FrontendId(ServicePort { service: service.id.clone(), port }) }).collect();
+        vips.into_iter().collect()
+    }
+
+    /// The frontends of a Service or ServiceImport, one a TCP port.
+    #[must_use]
+    pub fn frontends(&self, service: &ServiceRef) -> BTreeSet<FrontendId> {
+        let ports = self.services.get(service).map(|service| service.ports.as_slice()).unwrap_or_default();
+        ports.iter().map(|port| FrontendId(ServicePort { service: service.clone(), port: port.number })).collect()
+    }
+
+    /// Whether a route is in force on a frontend for clients of a namespace.
+    #[must_use]
+    pub fn has_route(&self, frontend: &FrontendId, client_namespace: &str) -> bool {
+        self.active(&frontend.0.service, frontend.0.port, client_namespace).is_some()
+    }
+
+    /// Namespaces whose clients may see other routes on a parent than everybody else: those that have routes on it.
+    #[must_use]
+    pub fn namespaces_with_routes_on<'w>(&'w self, parent: &ServiceRef) -> BTreeSet<&'w str> {
+        self.relations.attached(parent).into_iter().map(|(_, namespace, _)| namespace.as_str()).collect()
     }
 
     /// Addresses that objects claim which have nothing to do with each other: the address, who has it, who does not (digest D-8).
     #[must_use]
     pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
-        let owners = self.owners();
-        let claims = self.services.values().flat_map(|service| {
-            let ports = service.ports.iter().map(|port| port.number.get());
-            ports.flat_map(move |port| service.ips.iter().map(move |ip| (SocketAddr::new(*ip, port), service)))
-        });
-        let disputed = claims.filter_map(|(address, service)| {
-            let owner = owners.get(&address)?;
-            let is_other = owner.id != service.id && service.derived_from.as_ref() != Some(&owner.id);
-            is_other.then(|| (address, owner.id.clone(), service.id.clone()))
-        });
-        disputed.collect()
-    }
-
-    /// Who is dialled at an address.
-    fn owners(&self) -> BTreeMap<SocketAddr, &ServiceObject> {
-        let mut owners: BTreeMap<SocketAddr, &ServiceObject> = BTreeMap::new();
-        for service in self.services.values() {
-            for (ip, port) in service.ips.iter().flat_map(|ip| service.ports.iter().map(move |port| (*ip, port.number))) {
-                let owner = owners.entry(SocketAddr::new(ip, port.get())).or_insert(service);
-                if claim(service) < claim(owner) {
-                    *owner = service;
+        let mut disputes = BTreeSet::new();
+        for ip in self.relations.claimed() {
+            let claims: Vec<&ServiceObject> = self.relations.claims(ip).filter_map(|id| self.services.get(id)).collect();
+            if claims.len() < 2 {
+                continue;
+            }
+            for (service, port) in claims.iter().flat_map(|service| service.ports.iter().map(move |port| (service, port.number))) {
+                let Some(owner) = self.owner(ip, port) else { continue };
+                if owner.id != service.id && service.derived_from.as_ref() != Some(&owner.id) {
+                    disputes.insert((SocketAddr::new(ip, port.get()), owner.id.clone(), service.id.clone()));
                 }
             }
         }
-        owners
+        disputes
+    }
+
+    /// Who is dialled at an address.
+    fn owner(&self, ip: IpAddr, port: NonZeroU16) -> Option<&ServiceObject> {
+        let claims = self.relations.claims(ip).filter_map(|id| self.services.get(id));
+        let with_port = claims.filter(|service| service.ports.iter().any(|claimed| claimed.number == port));
+        with_port.min_by(|a, b| claim(a).cmp(&claim(b)))
     }
 
     /// The routes in force on a frontend for clients of a namespace; none: no active route.
@@ -248,7 +275,7 @@ impl World {
     pub fn backend(&self, id: &BackendId) -> Option<Backend> {
         let service = self.services.get(&id.0.service)?;
         let port = service.port(id.0.port)?;
-        let slices: Vec<&EndpointSlice> = self.slices.values().filter(|slice| endpoints::owners(slice).contains(&service.id)).collect();
+        let slices: Vec<&EndpointSlice> = self.relations.slices(&service.id).filter_map(|name| self.slices.get(name)).collect();
         let addresses = endpoints::addresses(service, port, &slices, &self.settings.cluster);
         let traffic = self.traffic(service);
         Some(Backend {
@@ -356,7 +383,9 @@ impl World {
     fn target(&self, reference: &Reference, place: &Place<'_>) -> BackendTarget {
         let permitted = |id: &ServiceRef| match self.settings.cross_namespace_backends {
             CrossNamespaceBackends::Any => true,
-            CrossNamespaceBackends::Granted => self.grants.values().any(|grant| resolve::grants(grant, place, id)),
+            CrossNamespaceBackends::Granted => {
+                in_namespace(&self.grants, &id.namespace).any(|(_, grant)| resolve::grants(grant, place, id))
+            }
         };
         resolve::target(reference, place, permitted, |id| self.services.get(id), |service, port| self.has_tls(service, port))
     }

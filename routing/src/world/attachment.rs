@@ -60,8 +60,9 @@ impl World {
 
     /// The routes of one namespace that are attached, those of the highest kind alone (GEP-1294 "Route types"; digest M-21).
     fn group(&self, namespace: &str, parent: &ServiceRef, port: NonZeroU16) -> Option<(RouteKind, Vec<&ParsedRoute>)> {
-        let all = self.routes.values().filter(|route| route.namespace() == namespace && self.is_attached(route, parent, port));
-        let mut attached: Vec<&ParsedRoute> = all.collect();
+        let named =
+            self.relations.attached(parent).into_iter().filter(|(_, of, _)| of == namespace).filter_map(|name| self.routes.get(name));
+        let mut attached: Vec<&ParsedRoute> = named.filter(|route| self.is_attached(route, parent, port)).collect();
         let kind = attached.iter().map(|route| route.object.kind).min()?;
         attached.retain(|route| route.object.kind == kind);
         Some((kind, attached))

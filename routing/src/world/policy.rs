@@ -66,9 +66,13 @@ fn oldest<'p, T: 'p>(
 }
 
 impl World {
+    fn tls_policies_on<'w>(&'w self, service: &ServiceRef) -> impl Iterator<Item = &'w ParsedPolicy<TlsPolicy>> + use<'w> {
+        self.relations.tls.of(service).filter_map(|name| self.tls_policies.get(name))
+    }
+
     fn tls_policy(&self, service: &ServiceRef, port: &ServicePortObject) -> Option<&ParsedPolicy<TlsPolicy>> {
-        let of_port = (!port.name.is_empty()).then(|| oldest(self.tls_policies.values(), service, Some(&port.name))).flatten();
-        of_port.or_else(|| oldest(self.tls_policies.values(), service, None))
+        let of_port = (!port.name.is_empty()).then(|| oldest(self.tls_policies_on(service), service, Some(&port.name))).flatten();
+        of_port.or_else(|| oldest(self.tls_policies_on(service), service, None))
     }
 
     /// Whether a policy says that a port's endpoints are spoken to in TLS, whether or not it can be met.
@@ -125,7 +129,8 @@ impl World {
     /// The oldest that can be read: what asks for nothing keeps nobody else from asking. (A BackendTLSPolicy that cannot be read does: there
     /// the safe side is to send nothing.)
     fn traffic_policy(&self, service: &ServiceRef) -> Option<&ParsedPolicy<TrafficPolicy>> {
-        oldest(self.traffic_policies.values().filter(|policy| policy.parsed.is_ok()), service, None)
+        let policies = self.relations.traffic.of(service).filter_map(|name| self.traffic_policies.get(name));
+        oldest(policies.filter(|policy| policy.parsed.is_ok()), service, None)
     }
 
     /// What an XBackendTrafficPolicy asks for on a backend; an invalid one asks for nothing.
@@ -145,7 +150,7 @@ impl World {
         let no_certificate = found.filter(|found| found.roots.is_none()).and_then(|found| found.fault);
         let no_certificate = no_certificate.map(|(_, message)| ("NoValidCACertificate", message));
         let judge = |service: &ServiceRef, section: Option<&str>| {
-            let winner = oldest(self.tls_policies.values(), service, section);
+            let winner = oldest(self.tls_policies_on(service), service, section);
             self.refusal(policy, winner, service, section).or_else(|| no_certificate.clone())
         };
         Some(entries(policy, unresolved.as_ref(), judge))

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{ParsedRoute, World};
+use super::{Name, ParsedRoute, RouteName, World, in_namespace};
 use crate::api::{ObjectKey, ObjectKind};
+use crate::endpoints;
 use crate::model::{ServiceKind, ServiceRef};
-use crate::parse::ParsedRule;
-use crate::{endpoints, resolve};
 
 /// What must be computed anew.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -68,7 +67,7 @@ impl World {
                 let backends = self.slices.get(&name).map(endpoints::owners).unwrap_or_default().into_iter().collect();
                 Touched { backends, ..Touched::default() }
             }
-            ObjectKind::ReferenceGrant => self.touched_routes(|backend| backend.namespace == key.namespace),
+            ObjectKind::ReferenceGrant => self.touched_routes(self.relations.referring_into(&key.namespace)),
             ObjectKind::BackendTlsPolicy => {
                 self.touched_by_policy(key, self.tls_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
             }
@@ -76,8 +75,8 @@ impl World {
                 self.touched_by_policy(key, self.traffic_policies.get(&name).map(|policy| policy.targets().collect()).unwrap_or_default())
             }
             ObjectKind::ConfigMap => {
-                let policies = self.tls_policies.values().filter(|policy| policy.object.metadata.namespace == key.namespace);
-                self.touched_targets(policies.flat_map(|policy| policy.targets()).collect())
+                let policies = in_namespace(&self.tls_policies, &key.namespace);
+                self.touched_targets(policies.flat_map(|(_, policy)| policy.targets()).collect())
             }
             ObjectKind::Namespace => Touched::default(),
         }
@@ -85,23 +84,24 @@ impl World {
 
     /// Routes with one of these parents.
     fn statuses_on(&self, parents: &BTreeSet<ServiceRef>) -> BTreeSet<ObjectKey> {
-        let concerned = self.routes.values().filter(|route| !self.parents_of(route).is_disjoint(parents));
-        concerned.map(ParsedRoute::key).collect()
+        parents.iter().flat_map(|parent| self.routes_on(parent)).map(ParsedRoute::key).collect()
+    }
+
+    fn routes_on<'w>(&'w self, parent: &'w ServiceRef) -> impl Iterator<Item = &'w ParsedRoute> {
+        self.relations.attached(parent).into_iter().filter_map(|name| self.routes.get(name))
     }
 
     fn touched_by_service(&self, id: &ServiceRef) -> Touched {
         let mut touched = self.touched_targets(BTreeSet::from([id.clone()]));
         touched.frontends.insert(id.clone());
-        for route in self.routes.values().filter(|route| self.parents_of(route).contains(id)) {
+        for route in self.routes_on(id) {
             touched.statuses.extend(self.statuses_on(&self.parents_of(route)));
         }
         // Session affinity makes a rule invalid, and then another kind of route may be in force.
         touched.statuses.extend(self.statuses_on(&touched.frontends));
         // An address that this object gives up or takes may belong to another frontend now.
         let ips = self.services.get(id).map(|service| service.ips.as_slice()).unwrap_or_default();
-        touched
-            .frontends
-            .extend(self.services.values().filter(|other| other.ips.iter().any(|ip| ips.contains(ip))).map(|other| other.id.clone()));
+        touched.frontends.extend(ips.iter().flat_map(|ip| self.relations.claims(*ip)).cloned());
         touched
     }
 
@@ -114,27 +114,22 @@ impl World {
 
     /// Backends whose policies, or what these rest on, changed; and all that names them.
     fn touched_targets(&self, targets: BTreeSet<ServiceRef>) -> Touched {
-        let mut touched = self.touched_routes(|backend| targets.contains(backend));
-        let concerned = |mut ids: Box<dyn Iterator<Item = ServiceRef> + '_>| ids.any(|id| targets.contains(&id));
-        let tls = self.tls_policies.iter().filter(|(_, policy)| concerned(Box::new(policy.targets())));
-        let traffic = self.traffic_policies.iter().filter(|(_, policy)| concerned(Box::new(policy.targets())));
-        let key = |kind, (namespace, name): &super::Name| ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
-        touched.statuses.extend(tls.map(|(name, _)| key(ObjectKind::BackendTlsPolicy, name)));
-        touched.statuses.extend(traffic.map(|(name, _)| key(ObjectKind::BackendTrafficPolicy, name)));
+        let mut touched = self.touched_routes(targets.iter().flat_map(|target| self.relations.referring(target)));
+        let key = |kind, (namespace, name): &Name| ObjectKey { kind, namespace: namespace.clone(), name: name.clone() };
+        for target in &targets {
+            touched.statuses.extend(self.relations.tls.of(target).map(|name| key(ObjectKind::BackendTlsPolicy, name)));
+            touched.statuses.extend(self.relations.traffic.of(target).map(|name| key(ObjectKind::BackendTrafficPolicy, name)));
+        }
         touched.backends.extend(targets);
         touched
     }
 
-    /// The routes that refer to a backend that is concerned, and their frontends.
-    fn touched_routes(&self, concerned: impl Fn(&ServiceRef) -> bool) -> Touched {
+    /// These routes and their frontends.
+    fn touched_routes<'w>(&'w self, names: impl Iterator<Item = &'w RouteName>) -> Touched {
         let mut touched = Touched::default();
-        for route in self.routes.values() {
-            let references = route.readable_rules().flat_map(ParsedRule::references);
-            let mut backends = references.filter_map(|reference| resolve::service(reference, route.namespace()));
-            if backends.any(|backend| concerned(&backend)) {
-                touched.statuses.insert(route.key());
-                touched.frontends.extend(self.parents_of(route));
-            }
+        for route in names.filter_map(|name| self.routes.get(name)) {
+            touched.statuses.insert(route.key());
+            touched.frontends.extend(self.parents_of(route));
         }
         touched
     }
