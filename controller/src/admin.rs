@@ -137,10 +137,7 @@ impl Admin {
         if sidecars.len() < awaited.sidecars {
             return Some(format!("{} sidecars are connected", sidecars.len()));
         }
-        let behind = sidecars.iter().find(|sidecar| {
-            let newest = self.index.generation(&sidecar.node.namespace);
-            !sidecar.progress.acknowledged || newest != Some(sidecar.progress.generation)
-        });
+        let behind = sidecars.iter().find(|sidecar| !sidecar.is_current());
         behind.map(|sidecar| format!("{}/{} has not acknowledged yet", sidecar.node.namespace, sidecar.node.pod))
     }
 }

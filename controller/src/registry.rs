@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::index::Inbox;
+
 /// Who a sidecar says it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Node {
@@ -25,8 +27,6 @@ pub struct Node {
 /// What a stream has come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Progress {
-    /// Generation of the view that was sent last.
-    pub generation: u64,
     /// Everything that was sent has been acknowledged.
     pub acknowledged: bool,
     /// Resources held, by type.
@@ -44,6 +44,15 @@ pub struct Connected {
     pub since: Instant,
     /// What its stream has come to.
     pub progress: Progress,
+    inbox: Arc<Inbox>,
+}
+
+impl Connected {
+    /// Whether it has acknowledged all that concerns it.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.progress.acknowledged && self.inbox.is_empty()
+    }
 }
 
 /// The connected sidecars.
@@ -62,9 +71,9 @@ impl Default for Registry {
 
 impl Registry {
     /// Adds a sidecar for as long as the entry lives.
-    pub fn add(self: &Arc<Self>, node: Node) -> Entry {
+    pub fn add(self: &Arc<Self>, node: Node, inbox: Arc<Inbox>) -> Entry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.sidecars.lock().insert(id, Connected { node, since: Instant::now(), progress: Progress::default() });
+        self.sidecars.lock().insert(id, Connected { node, since: Instant::now(), progress: Progress::default(), inbox });
         self.notify();
         Entry { id, registry: Arc::clone(self) }
     }
@@ -95,10 +104,11 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Says what the stream has come to.
+    /// Says what the stream has come to, everything considered that was taken out of its inbox.
     pub fn progress(&self, progress: Progress) {
         if let Some(sidecar) = self.registry.sidecars.lock().get_mut(&self.id) {
             sidecar.progress = progress;
+            sidecar.inbox.done();
         }
         self.registry.notify();
     }

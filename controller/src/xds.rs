@@ -15,11 +15,11 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::index::Index;
+use crate::index::{Index, Member};
 use crate::kubernetes::identity::{Identity, Reviewer};
 use crate::registry::{Node, Registry};
 use crate::revision::Revision;
-use session::Session;
+use session::{Following, Session};
 
 /// Responses on their way to one sidecar; the next are computed when these are taken.
 const RESPONSES_MAX: usize = 8;
@@ -95,14 +95,16 @@ impl Discovery {
             warn!(namespace = node.namespace, pod = node.pod, %newest, "holds what this replica has not seen in time; it is served all the same");
         }
         info!(namespace = node.namespace, pod = node.pod, "connected");
-        let mut views = self.index.subscribe(&node.namespace);
-        let entry = self.registry.add(node);
+        let mut member = self.index.join(&node.namespace);
+        let inbox = Arc::clone(member.inbox());
+        let entry = self.registry.add(node, Arc::clone(&inbox));
         let mut session = Session::default();
-        session.request(first)?;
+        follow(&mut member, session.request(first)?);
         loop {
-            let view = Arc::clone(&views.borrow_and_update());
-            for response in session.responses(&view) {
-                if responses.send(Ok(response)).await.is_err() {
+            session.changed(inbox.take());
+            let answers = member.look(|view| session.responses(view));
+            for answer in answers {
+                if responses.send(Ok(answer.into_message())).await.is_err() {
                     return Ok(());
                 }
             }
@@ -111,12 +113,21 @@ impl Discovery {
                 () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
                 () = responses.closed() => return Ok(()),
                 message = requests.message() => match message? {
-                    Some(request) => session.request(request)?,
+                    Some(request) => follow(&mut member, session.request(request)?),
                     None => return Ok(()),
                 },
-                changed = views.changed() => if changed.is_err() { return Ok(()) },
+                () = inbox.arrived() => {}
             }
         }
+    }
+}
+
+fn follow(member: &mut Member, following: Following) {
+    if let Some(kind) = following.all {
+        member.follow_all(kind);
+    }
+    if !(following.more.is_empty() && following.less.is_empty()) {
+        member.follow(following.more, &following.less);
     }
 }
 

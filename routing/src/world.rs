@@ -85,7 +85,11 @@ pub struct World {
     traffic_policies: BTreeMap<Name, ParsedPolicy<TrafficPolicy>>,
     config_maps: BTreeMap<Name, ConfigMap>,
     relations: Relations,
+    disputes: BTreeMap<IpAddr, BTreeSet<Dispute>>,
 }
+
+/// An address, who has it, and who claims it as well.
+pub type Dispute = (SocketAddr, ServiceRef, ServiceRef);
 
 #[derive(Debug)]
 struct ParsedRoute {
@@ -133,6 +137,7 @@ impl World {
             traffic_policies: BTreeMap::new(),
             config_maps: BTreeMap::new(),
             relations: Relations::default(),
+            disputes: BTreeMap::new(),
         }
     }
 
@@ -140,6 +145,7 @@ impl World {
     pub fn apply(&mut self, object: Object) -> Touched {
         let mut touched = self.delete(&object.key());
         let key = object.key();
+        let mut claimed = Vec::new();
         let name = (key.namespace.clone(), key.name.clone());
         match object {
             Object::Route(object) => {
@@ -154,22 +160,25 @@ impl World {
                 self.traffic_policies.insert(name, ParsedPolicy { object, parsed });
             }
             Object::ConfigMap(map) => drop(self.config_maps.insert(name, map)),
-            Object::ServiceImport(import) => self.insert_service(ServiceObject::of_import(&import)),
-            Object::Service(service) => self.insert_service(ServiceObject::of_service(&service)),
+            Object::ServiceImport(import) => claimed = self.insert_service(ServiceObject::of_import(&import)),
+            Object::Service(service) => claimed = self.insert_service(ServiceObject::of_service(&service)),
             Object::EndpointSlice(slice) => drop(self.slices.insert(name, slice)),
             Object::ReferenceGrant(grant) => drop(self.grants.insert(name, grant)),
             Object::Namespace(_) => {}
         }
         self.relate(&key, Change::Comes);
+        self.judge(&claimed);
         touched.merge(self.touched_by(&key));
         touched
     }
 
-    fn insert_service(&mut self, mut service: ServiceObject) {
+    fn insert_service(&mut self, mut service: ServiceObject) -> Vec<IpAddr> {
         if self.settings.session_affinity == SessionAffinity::Ignored {
             service.affinity = None;
         }
+        let ips = service.ips.clone();
         self.services.insert(service.id.clone(), service);
+        ips
     }
 
     /// Removes an object; says what may be different now.
@@ -183,8 +192,8 @@ impl World {
             ObjectKind::BackendTrafficPolicy => drop(self.traffic_policies.remove(&name)),
             ObjectKind::ConfigMap => drop(self.config_maps.remove(&name)),
             ObjectKind::ServiceImport | ObjectKind::Service => {
-                if let Some(id) = touched::service_ref(key) {
-                    self.services.remove(&id);
+                if let Some(service) = touched::service_ref(key).and_then(|id| self.services.remove(&id)) {
+                    self.judge(&service.ips);
                 }
             }
             ObjectKind::EndpointSlice => drop(self.slices.remove(&name)),
@@ -236,21 +245,29 @@ impl World {
 
     /// Addresses that objects claim which have nothing to do with each other: the address, who has it, who does not (digest D-8).
     #[must_use]
-    pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
-        let mut disputes = BTreeSet::new();
-        for ip in self.relations.claimed() {
-            let claims: Vec<&ServiceObject> = self.relations.claims(ip).filter_map(|id| self.services.get(id)).collect();
-            if claims.len() < 2 {
-                continue;
-            }
-            for (service, port) in claims.iter().flat_map(|service| service.ports.iter().map(move |port| (service, port.number))) {
-                let Some(owner) = self.owner(ip, port) else { continue };
-                if owner.id != service.id && service.derived_from.as_ref() != Some(&owner.id) {
-                    disputes.insert((SocketAddr::new(ip, port.get()), owner.id.clone(), service.id.clone()));
-                }
+    pub fn disputes(&self) -> BTreeSet<Dispute> {
+        self.disputes.values().flatten().cloned().collect()
+    }
+
+    fn judge(&mut self, ips: &[IpAddr]) {
+        for ip in ips {
+            let disputes = self.disputes_at(*ip);
+            match disputes.is_empty() {
+                true => drop(self.disputes.remove(ip)),
+                false => drop(self.disputes.insert(*ip, disputes)),
             }
         }
-        disputes
+    }
+
+    fn disputes_at(&self, ip: IpAddr) -> BTreeSet<Dispute> {
+        let claims = self.relations.claims(ip).filter_map(|id| self.services.get(id));
+        let claims = claims.flat_map(|service| service.ports.iter().map(move |port| (service, port.number)));
+        let disputed = claims.filter_map(|(service, port)| {
+            let owner = self.owner(ip, port)?;
+            let is_other = owner.id != service.id && service.derived_from.as_ref() != Some(&owner.id);
+            is_other.then(|| (SocketAddr::new(ip, port.get()), owner.id.clone(), service.id.clone()))
+        });
+        disputed.collect()
     }
 
     /// Who is dialled at an address.

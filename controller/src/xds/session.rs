@@ -1,14 +1,16 @@
 //! The state of one delta-xDS stream, without any I/O.
 //!
-//! Invariant: a name that is subscribed has been told its newest version, or its absence, as soon as [`Session::responses`] returns.
+//! Invariant: a name that is followed has been told its newest version, or its absence, as soon as [`Session::responses`] returns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
-use proto::type_url;
-use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use tonic::Status;
 
-use crate::index::{Resources, View};
+use crate::index::{Kind, Names, View};
 use crate::registry::Progress;
 
 /// Above this a sidecar asks for more than any sidecar should.
@@ -17,74 +19,169 @@ const NAMES_MAX: usize = 65_536;
 /// One stream.
 #[derive(Debug, Default)]
 pub struct Session {
-    generation: u64,
     nonce: u64,
     vips: Subscription,
     frontends: Subscription,
     backends: Subscription,
 }
 
-/// What a sidecar follows of one type, and what it has been told.
+/// What a request changes about what is followed.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Following {
+    /// Names that are followed from now on.
+    pub more: Names,
+    /// Names that are followed no more.
+    pub less: Names,
+    /// A kind of which everything is followed from now on.
+    pub all: Option<Kind>,
+}
+
+/// What is to be sent. It shares its resources with everybody else's.
+#[derive(Debug)]
+pub struct Answer {
+    kind: Kind,
+    nonce: u64,
+    revision: String,
+    resources: Vec<Arc<Resource>>,
+    removed: Vec<String>,
+}
+
+impl Answer {
+    /// In the form of the wire.
+    #[must_use]
+    pub fn into_message(self) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            system_version_info: self.revision,
+            resources: self.resources.iter().map(|resource| resource.as_ref().clone()).collect(),
+            type_url: self.kind.type_url().to_owned(),
+            nonce: self.nonce.to_string(),
+            removed_resources: self.removed,
+        }
+    }
+}
+
+/// What a sidecar follows of one kind, and what it has been told.
 #[derive(Debug, Default)]
 struct Subscription {
     everything: bool,
     asked: bool,
     names: BTreeSet<String>,
-    /// Name to version; none: told that it does not exist.
-    told: BTreeMap<String, Option<String>>,
+    /// What it was told, in the version that it was told.
+    told: HashSet<ByName>,
+    /// Names that it was told do not exist.
+    absent: BTreeSet<String>,
+    /// Names to look at.
+    due: BTreeSet<String>,
+    /// Everything is to be looked at.
+    is_all_due: bool,
+    /// What it holds from an earlier stream, by name: looked at once.
+    held: BTreeMap<String, String>,
     nonce_sent: u64,
     nonce_answered: u64,
     rejected: Option<String>,
 }
+
+/// A resource that is found by its name.
+#[derive(Debug)]
+struct ByName(Arc<Resource>);
+
+impl Borrow<str> for ByName {
+    fn borrow(&self) -> &str {
+        &self.0.name
+    }
+}
+
+impl Hash for ByName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for ByName {}
 
 impl Session {
     /// Takes in a request: a subscription, an acknowledgement, a rejection, or several of these.
     ///
     /// # Errors
     /// A type or nonce that is unknown, or too many names; the stream ends.
-    pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
-        let subscription = match request.type_url.as_str() {
-            type_url::VIP => &mut self.vips,
-            type_url::FRONTEND => &mut self.frontends,
-            type_url::BACKEND => &mut self.backends,
-            other => return Err(Status::invalid_argument(format!("type_url: {other:?} is not served"))),
-        };
-        subscription.answer(&request, self.nonce)?;
-        subscription.subscribe(request)
+    pub fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Following, Status> {
+        let kind = Kind::ALL.into_iter().find(|kind| kind.type_url() == request.type_url);
+        let kind = kind.ok_or_else(|| Status::invalid_argument(format!("type_url: {:?} is not served", request.type_url)))?;
+        let nonce_newest = self.nonce;
+        let subscription = self.of(kind);
+        subscription.answer(&request, nonce_newest)?;
+        subscription.subscribe(kind, request)
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut Subscription {
+        match kind {
+            Kind::Vip => &mut self.vips,
+            Kind::Frontend => &mut self.frontends,
+            Kind::Backend => &mut self.backends,
+        }
+    }
+
+    /// Takes note of names that mean something else now.
+    pub fn changed(&mut self, names: Names) {
+        for (kind, name) in names {
+            let subscription = self.of(kind);
+            if subscription.follows(&name) {
+                subscription.due.insert(name);
+            }
+        }
     }
 
     /// What has to be sent: first what is new, backends before the frontends that name them before the VIPs that lead there; then what is
     /// gone, in reverse.
-    pub fn responses(&mut self, view: &View) -> Vec<DeltaDiscoveryResponse> {
-        self.generation = view.generation;
-        let revision = view.revision.to_string();
-        let nonce = &mut self.nonce;
-        let new = [
-            self.backends.updates(type_url::BACKEND, &view.backends, nonce),
-            self.frontends.updates(type_url::FRONTEND, &view.frontends, nonce),
-            self.vips.updates(type_url::VIP, &view.vips, nonce),
-        ];
-        let gone = [
-            self.vips.removals(type_url::VIP, &view.vips, nonce),
-            self.frontends.removals(type_url::FRONTEND, &view.frontends, nonce),
-            self.backends.removals(type_url::BACKEND, &view.backends, nonce),
-        ];
-        let responses = new.into_iter().chain(gone).flatten();
-        responses.map(|response| DeltaDiscoveryResponse { system_version_info: revision.clone(), ..response }).collect()
+    pub fn responses(&mut self, view: &dyn View) -> Vec<Answer> {
+        let kinds = [Kind::Backend, Kind::Frontend, Kind::Vip];
+        let mut news = kinds.map(|kind| (kind, self.of(kind).news(kind, view)));
+        let first_of_everything = kinds.map(|kind| self.of(kind).is_first_of_everything());
+        let mut answers = Vec::new();
+        let mut nonce = self.nonce;
+        let mut answer = |kind, resources, removed| {
+            nonce += 1;
+            answers.push(Answer { kind, nonce, revision: view.revision().to_string(), resources, removed });
+            nonce
+        };
+        for ((kind, news), is_first) in news.iter_mut().zip(first_of_everything) {
+            // A wildcard is answered even when there is nothing, so that the sidecar knows that there is nothing.
+            if is_first || !news.new.is_empty() {
+                self.of(*kind).nonce_sent = answer(*kind, std::mem::take(&mut news.new), Vec::new());
+            }
+        }
+        for (kind, news) in news.into_iter().rev() {
+            if !news.gone.is_empty() {
+                self.of(kind).nonce_sent = answer(kind, Vec::new(), news.gone);
+            }
+        }
+        self.nonce = nonce;
+        answers
     }
 
     /// What the stream has come to.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let types = [("vip", &self.vips), ("frontend", &self.frontends), ("backend", &self.backends)];
+        let kinds = [(Kind::Vip, &self.vips), (Kind::Frontend, &self.frontends), (Kind::Backend, &self.backends)];
         Progress {
-            generation: self.generation,
             // A sidecar that has not asked for VIPs yet has only just connected.
-            acknowledged: self.vips.asked && types.iter().all(|(_, subscription)| subscription.is_answered()),
-            resources: types.iter().map(|(name, subscription)| (*name, subscription.told.values().flatten().count())).collect(),
-            rejected: types.iter().filter_map(|(name, subscription)| Some((*name, subscription.rejected.clone()?))).collect(),
+            acknowledged: self.vips.asked && kinds.iter().all(|(_, subscription)| subscription.is_answered()),
+            resources: kinds.iter().map(|(kind, subscription)| (kind.label(), subscription.told.len())).collect(),
+            rejected: kinds.iter().filter_map(|(kind, subscription)| Some((kind.label(), subscription.rejected.clone()?))).collect(),
         }
     }
+}
+
+#[derive(Debug, Default)]
+struct News {
+    new: Vec<Arc<Resource>>,
+    gone: Vec<String>,
 }
 
 impl Subscription {
@@ -100,75 +197,87 @@ impl Subscription {
         Ok(())
     }
 
-    fn subscribe(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+    fn subscribe(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<Following, Status> {
+        let mut following = Following::default();
         if !self.asked {
             self.asked = true;
             // The first request of a type without names asks for everything.
-            self.everything = request.resource_names_subscribe.is_empty();
-            self.told = request.initial_resource_versions.into_iter().map(|(name, version)| (name, Some(version))).collect();
+            if request.resource_names_subscribe.is_empty() {
+                self.follow_all(kind, &mut following);
+            }
+            self.due.extend(request.initial_resource_versions.keys().cloned());
+            self.held = request.initial_resource_versions.into_iter().collect();
         }
         for name in request.resource_names_unsubscribe {
             self.names.remove(&name);
-            self.told.remove(&name);
+            self.absent.remove(&name);
+            self.told.remove(name.as_str());
+            following.less.insert((kind, name));
         }
         for name in request.resource_names_subscribe {
             if name == "*" {
-                self.everything = true;
-            } else if self.names.insert(name.clone()) && self.told.get(&name) == Some(&None) {
+                self.follow_all(kind, &mut following);
+            } else if self.names.insert(name.clone()) {
                 // Asked again: absence is told again.
-                self.told.remove(&name);
+                self.absent.remove(&name);
+                self.due.insert(name.clone());
+                following.less.remove(&(kind, name.clone()));
+                following.more.insert((kind, name));
             }
         }
         if self.names.len() > NAMES_MAX {
             return Err(Status::resource_exhausted(format!("more than {NAMES_MAX} names are subscribed")));
         }
-        Ok(())
+        Ok(following)
+    }
+
+    fn follow_all(&mut self, kind: Kind, following: &mut Following) {
+        self.everything = true;
+        self.is_all_due = true;
+        following.all = Some(kind);
     }
 
     fn is_answered(&self) -> bool {
         self.nonce_answered >= self.nonce_sent
     }
 
+    fn is_first_of_everything(&self) -> bool {
+        self.everything && self.nonce_sent == 0
+    }
+
     fn follows(&self, name: &str) -> bool {
         self.everything || self.names.contains(name)
     }
 
-    fn updates(&mut self, type_url: &str, resources: &Resources, nonce: &mut u64) -> Option<DeltaDiscoveryResponse> {
-        let followed: Vec<_> = match self.everything {
-            true => resources.values().collect(),
-            false => self.names.iter().filter_map(|name| resources.get(name)).collect(),
-        };
-        let new: Vec<_> = followed
-            .into_iter()
-            .filter(|resource| self.told.get(&resource.name).and_then(Option::as_ref) != Some(&resource.version))
-            .map(|resource| resource.as_ref().clone())
-            .collect();
-        self.told.extend(new.iter().map(|resource| (resource.name.clone(), Some(resource.version.clone()))));
-        // A wildcard is answered even when there is nothing, so that the sidecar knows that there is nothing.
-        let first_of_everything = self.everything && self.nonce_sent == 0;
-        (first_of_everything || !new.is_empty()).then(|| self.response(type_url, nonce, |response| response.resources = new))
-    }
-
-    fn removals(&mut self, type_url: &str, resources: &Resources, nonce: &mut u64) -> Option<DeltaDiscoveryResponse> {
-        let held = self.told.iter().filter(|(name, version)| version.is_some() && self.follows(name)).map(|(name, _)| name);
-        let unknown = self.names.iter().filter(|name| !self.told.contains_key(*name));
-        let gone: BTreeSet<String> = held.chain(unknown).filter(|name| !resources.contains_key(*name)).cloned().collect();
-        for name in &gone {
-            if self.names.contains(name) {
-                self.told.insert(name.clone(), None);
-            } else {
-                self.told.remove(name);
+    /// What differs from what was told; it counts as told from now on.
+    fn news(&mut self, kind: Kind, view: &dyn View) -> News {
+        let mut news = News::default();
+        let mut due = std::mem::take(&mut self.due);
+        if std::mem::take(&mut self.is_all_due) {
+            due.extend(view.all(kind).map(|resource| resource.name.clone()));
+        }
+        let held = std::mem::take(&mut self.held);
+        for name in due {
+            match view.get(kind, &name) {
+                Some(resource) if self.follows(&name) => {
+                    let told = self.told.get(name.as_str()).map(|told| &told.0.version).or_else(|| held.get(&name));
+                    if told != Some(&resource.version) {
+                        news.new.push(Arc::clone(resource));
+                    }
+                    self.absent.remove(&name);
+                    self.told.replace(ByName(Arc::clone(resource)));
+                }
+                None => {
+                    let was_there = self.told.remove(name.as_str()) || held.contains_key(&name);
+                    let is_news = if self.names.contains(&name) { self.absent.insert(name.clone()) } else { was_there };
+                    if is_news {
+                        news.gone.push(name);
+                    }
+                }
+                Some(_) => {}
             }
         }
-        (!gone.is_empty()).then(|| self.response(type_url, nonce, |response| response.removed_resources = gone.into_iter().collect()))
-    }
-
-    fn response(&mut self, type_url: &str, nonce: &mut u64, fill: impl FnOnce(&mut DeltaDiscoveryResponse)) -> DeltaDiscoveryResponse {
-        *nonce += 1;
-        self.nonce_sent = *nonce;
-        let mut response = DeltaDiscoveryResponse { type_url: type_url.to_owned(), nonce: nonce.to_string(), ..Default::default() };
-        fill(&mut response);
-        response
+        news
     }
 }
 

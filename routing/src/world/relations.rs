@@ -94,11 +94,6 @@ impl Relations {
     pub(super) fn claims(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceRef> + use<'_> {
         self.claims.of(&ip)
     }
-
-    /// Addresses that somebody claims.
-    pub(super) fn claimed(&self) -> impl Iterator<Item = IpAddr> {
-        self.claims.0.keys().copied()
-    }
 }
 
 /// Of a map by namespace and name: what is in one namespace.

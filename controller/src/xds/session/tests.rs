@@ -2,27 +2,36 @@
 
 use std::sync::Arc;
 
-use proto::xds::Resource;
+use proto::{type_url, xds};
 
 use super::*;
 use crate::revision::Revision;
 
-fn resources(items: &[(&str, &str)]) -> Arc<Resources> {
+/// Name and version of all that there is.
+#[derive(Default)]
+struct Fixed(BTreeMap<Kind, BTreeMap<String, Arc<Resource>>>, Revision);
+
+impl View for Fixed {
+    fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>> {
+        self.0.get(&kind)?.get(name)
+    }
+
+    fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_> {
+        Box::new(self.0.get(&kind).into_iter().flat_map(BTreeMap::values))
+    }
+
+    fn revision(&self) -> &Revision {
+        &self.1
+    }
+}
+
+fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &str)]) -> Fixed {
     let resource = |(name, version): &(&str, &str)| {
         let resource = Resource { name: (*name).to_owned(), version: (*version).to_owned(), resource: None };
         ((*name).to_owned(), Arc::new(resource))
     };
-    Arc::new(items.iter().map(resource).collect())
-}
-
-fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &str)]) -> View {
-    View {
-        generation: 1,
-        vips: resources(vips),
-        frontends: resources(frontends),
-        backends: resources(backends),
-        revision: Revision::default(),
-    }
+    let all = Kind::ALL.into_iter().zip([vips, frontends, backends]);
+    Fixed(all.map(|(kind, items)| (kind, items.iter().map(resource).collect())).collect(), Revision::default())
 }
 
 fn ask(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {
@@ -38,8 +47,10 @@ fn asked(requests: Vec<DeltaDiscoveryRequest>) -> Session {
     session
 }
 
-/// `vip +a -b` for each response.
-fn said(session: &mut Session, view: &View) -> Vec<String> {
+/// `vip +a -b` for each response, when every name that there is or was may mean something else.
+fn said(session: &mut Session, view: &Fixed) -> Vec<String> {
+    const NAMES: [&str; 7] = ["v", "f", "a", "b", "other", "gone", "c"];
+    session.changed(Kind::ALL.into_iter().flat_map(|kind| NAMES.map(|name| (kind, name.to_owned()))).collect());
     let short = |response: DeltaDiscoveryResponse| {
         let mut text = response.type_url.rsplit('.').next().unwrap_or_default().to_lowercase();
         for resource in response.resources {
@@ -50,7 +61,7 @@ fn said(session: &mut Session, view: &View) -> Vec<String> {
         }
         text
     };
-    session.responses(view).into_iter().map(short).collect()
+    session.responses(view).into_iter().map(Answer::into_message).map(short).collect()
 }
 
 #[test]
@@ -106,12 +117,12 @@ fn after_a_reconnect_only_differences_travel() {
 fn progress_waits_for_every_answer_and_keeps_what_was_rejected() {
     let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["b"])]);
     let nonces: Vec<String> =
-        session.responses(&view(&[("v", "1")], &[], &[("b", "1")])).into_iter().map(|response| response.nonce).collect();
+        session.responses(&view(&[("v", "1")], &[], &[("b", "1")])).into_iter().map(|answer| answer.into_message().nonce).collect();
     assert!(!session.progress().acknowledged);
     let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
     session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
     assert!(!session.progress().acknowledged);
-    let error = proto::xds::Status { code: 3, message: "b: id: is missing".to_owned() };
+    let error = xds::Status { code: 3, message: "b: id: is missing".to_owned() };
     session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::BACKEND, &nonces[0]) }).expect("taken");
     assert!(session.progress().acknowledged);
     assert_eq!(session.progress().rejected.get("backend").map(String::as_str), Some("b: id: is missing"));

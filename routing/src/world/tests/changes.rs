@@ -23,6 +23,7 @@ struct Answers {
     vips: BTreeSet<(&'static str, Vip)>,
     frontends: BTreeMap<(&'static str, FrontendId), Frontend>,
     backends: BTreeMap<BackendId, Backend>,
+    disputes: BTreeSet<Dispute>,
     /// Without those that have no entry of ours.
     statuses: BTreeMap<ObjectKey, Vec<EntryStatus>>,
 }
@@ -53,6 +54,7 @@ impl Answers {
                 .filter_map(|port| world.backend(&BackendId(port.clone())))
                 .map(|backend| (backend.id.clone(), backend))
                 .collect(),
+            disputes: world.disputes(),
             statuses: statuses.filter(|(_, entries)| !entries.is_empty()).collect(),
         }
     }

@@ -1,0 +1,149 @@
+//! Who is told what: everything that differs, and nothing else.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+const NAMESPACES: [&str; 3] = ["shop", "buyers", "others"];
+
+fn object(text: &str) -> Object {
+    let value = serde_saphyr::from_str(text).expect("YAML");
+    Object::decode(&value).expect("decodes").expect("a kind that is read")
+}
+
+fn import(name: &str, ip: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceImport, metadata: {{name: {name}, namespace: shop}}, spec: {{type: \
+         ClusterSetIP, ips: [{ip}], ports: [{{port: 80}}]}}}}"
+    ))
+}
+
+fn slice(name: &str, address: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: {{name: {name}, namespace: shop, labels: \
+         {{multicluster.kubernetes.io/service-name: {name}}}}}, ports: [{{port: 8080}}], endpoints: [{{addresses: [{address}]}}]}}"
+    ))
+}
+
+fn route(namespace: &str, parent: &str, path: &str) -> Object {
+    object(&format!(
+        "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {parent}, namespace: {namespace}}}, spec: {{parentRefs: \
+         [{{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: shop, name: {parent}}}], rules: [{{matches: [{{path: {{value: \
+         {path}}}}}], backendRefs: [{{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: shop, name: cart}}]}}]}}}}"
+    ))
+}
+
+fn with(objects: &[Object]) -> Arc<Index> {
+    let index = Arc::new(Index::new(Settings::default()));
+    objects.iter().for_each(|object| index.apply(object.clone()));
+    index.flush();
+    index
+}
+
+fn change(index: &Index, object: Object) {
+    index.apply(object);
+    index.flush();
+}
+
+fn told(member: &Member) -> Vec<String> {
+    let names = member.inbox().take();
+    member.inbox().done();
+    names.into_iter().map(|(kind, name)| format!("{} {name}", kind.label())).collect()
+}
+
+/// Follows everything.
+fn member(index: &Arc<Index>, namespace: &str) -> Member {
+    let member = index.join(namespace);
+    Kind::ALL.into_iter().for_each(|kind| member.follow_all(kind));
+    member
+}
+
+fn seen(member: &Member) -> BTreeMap<(Kind, String), String> {
+    member.look(|view| {
+        let all = Kind::ALL.into_iter().flat_map(|kind| view.all(kind).map(move |resource| (kind, resource)));
+        all.map(|(kind, resource)| ((kind, resource.name.clone()), resource.version.clone())).collect()
+    })
+}
+
+#[test]
+fn a_consumer_route_concerns_its_own_namespace_alone() {
+    let index = with(&[import("store", "10.0.0.1"), import("cart", "10.0.0.2"), route("shop", "store", "/a")]);
+    let members = NAMESPACES.map(|namespace| member(&index, namespace));
+    change(&index, route("buyers", "store", "/b"));
+    let frontend = ["frontend ServiceImport/shop/store/80".to_owned()];
+    assert_eq!(members.each_ref().map(told), [vec![], frontend.to_vec(), vec![]]);
+    change(&index, route("shop", "store", "/c"));
+    assert_eq!(members.each_ref().map(told), [frontend.to_vec(), vec![], frontend.to_vec()], "buyers have a route of their own");
+}
+
+#[test]
+fn endpoints_concern_those_that_follow_the_backend() {
+    let index = with(&[import("store", "10.0.0.1"), import("cart", "10.0.0.2"), route("shop", "store", "/a")]);
+    let [mut follows, mut other] = [index.join("shop"), index.join("shop")];
+    follows.follow([(Kind::Backend, "ServiceImport/shop/cart/80".to_owned())].into(), &Names::new());
+    other.follow([(Kind::Backend, "ServiceImport/shop/store/80".to_owned())].into(), &Names::new());
+    change(&index, slice("cart", "10.1.0.1"));
+    assert_eq!(told(&follows), ["backend ServiceImport/shop/cart/80"]);
+    assert!(told(&other).is_empty());
+    change(&index, slice("cart", "10.1.0.1"));
+    assert!(told(&follows).is_empty(), "what is equal to before wakes nobody");
+    follows.follow(Names::new(), &[(Kind::Backend, "ServiceImport/shop/cart/80".to_owned())].into());
+    change(&index, slice("cart", "10.1.0.2"));
+    assert!(told(&follows).is_empty(), "it follows no more");
+}
+
+#[test]
+fn who_is_busy_or_has_something_to_read_is_not_settled() {
+    let index = with(&[import("store", "10.0.0.1"), import("cart", "10.0.0.2")]);
+    let member = member(&index, "shop");
+    assert!(member.inbox().is_empty());
+    change(&index, route("shop", "store", "/a"));
+    assert!(!member.inbox().is_empty());
+    member.inbox().take();
+    assert!(!member.inbox().is_empty(), "it has not answered yet");
+    member.inbox().done();
+    assert!(member.inbox().is_empty());
+}
+
+/// Whatever comes and goes: what is shown is what an index of the present objects alone shows, and whoever follows everything is told of every
+/// name that differs.
+#[test]
+fn what_is_kept_up_to_date_is_what_would_be_made_anew() {
+    let mut pool = Vec::new();
+    for (number, name) in ["store", "cart", "pay"].into_iter().enumerate() {
+        // Two claim the same address; and each changes its own.
+        pool.extend([import(name, "10.0.0.1"), import(name, &format!("10.0.1.{number}"))]);
+        pool.extend([slice(name, "10.1.0.1"), slice(name, &format!("10.1.1.{number}"))]);
+        for namespace in ["shop", "buyers"] {
+            pool.extend(["/a", "/b"].map(|path| route(namespace, name, path)));
+        }
+    }
+    let index = with(&[]);
+    let members = NAMESPACES.map(|namespace| member(&index, namespace));
+    let mut present: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+    let mut before = members.each_ref().map(seen);
+    let mut random = 1_u64;
+    for step in 0..2000 {
+        // A linear congruence (Knuth): the same every time.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let chosen = usize::try_from(random >> 33).expect("31 bits");
+        let object = pool[chosen % pool.len()].clone();
+        if (random >> 20).is_multiple_of(3) {
+            index.delete(&object.key());
+            present.remove(&object.key());
+        } else {
+            index.apply(object.clone());
+            present.insert(object.key(), object);
+        }
+        index.flush();
+        let fresh = with(&present.values().cloned().collect::<Vec<_>>());
+        for (member, before) in members.iter().zip(&mut before) {
+            let now = seen(member);
+            assert_eq!(now, seen(&self::member(&fresh, &member.namespace)), "step {step}, {}", member.namespace);
+            let names: BTreeSet<&(Kind, String)> = before.keys().chain(now.keys()).collect();
+            let differing: Names = names.into_iter().filter(|name| before.get(*name) != now.get(*name)).cloned().collect();
+            assert_eq!(member.inbox().take(), differing, "step {step}, {}", member.namespace);
+            *before = now;
+        }
+    }
+}
