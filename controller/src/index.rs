@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use prost::Message as _;
+use prost::bytes::Bytes;
 use proto::{type_url, xds};
 use routing::api::{Object, ObjectKey};
 use routing::model::ServiceRef;
@@ -59,12 +61,33 @@ impl Kind {
     }
 }
 
+/// What is sent under a name.
+#[derive(Clone, Debug)]
+pub struct Resource {
+    /// The name.
+    pub name: String,
+    /// What differs has another one.
+    pub version: String,
+    /// The message of the wire, name and version included.
+    pub encoded: Bytes,
+}
+
+impl Resource {
+    /// A resource of this content.
+    #[must_use]
+    pub fn new(name: String, version: String, content: Option<prost_types::Any>) -> Self {
+        let message = xds::Resource { version, resource: content, name };
+        let encoded = message.encode_to_vec().into();
+        Self { name: message.name, version: message.version, encoded }
+    }
+}
+
 /// What the sidecars of a namespace can be sent, at one moment.
 pub trait View {
     /// What is seen under a name.
-    fn get(&self, kind: Kind, name: &str) -> Option<&Arc<xds::Resource>>;
+    fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>>;
     /// All that is seen of a kind.
-    fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<xds::Resource>> + '_>;
+    fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_>;
     /// What it was made of.
     fn revision(&self) -> &Revision;
 }
@@ -75,11 +98,11 @@ struct OfNamespace<'s> {
 }
 
 impl View for OfNamespace<'_> {
-    fn get(&self, kind: Kind, name: &str) -> Option<&Arc<xds::Resource>> {
+    fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>> {
         self.shown.get(kind, name, self.namespace)
     }
 
-    fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<xds::Resource>> + '_> {
+    fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_> {
         self.shown.all(kind, self.namespace)
     }
 

@@ -11,11 +11,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
-use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use routing::api::ObjectKey;
 use routing::model::ServiceRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -93,7 +93,7 @@ impl Controller {
             config.plaintext || config.source == Source::Kubernetes,
             "--source dir: without an API server nobody vouches for a sidecar; say --plaintext to serve all the same"
         );
-        let listen = TcpListener::bind(config.listen).await.with_context(|| format!("--listen {}", config.listen))?;
+        let listen = listen(config.listen).with_context(|| format!("--listen {}", config.listen))?;
         let admin = TcpListener::bind(config.admin).await.with_context(|| format!("--admin {}", config.admin))?;
         let webhook = match config.kubernetes.webhook.filter(|_| config.source == Source::Kubernetes) {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("--webhook {address}"))?),
@@ -225,6 +225,16 @@ async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, w
     Ok(())
 }
 
+/// Sidecars that reconnect all at once wait here for a moment; the kernel resets those that do not fit.
+const LISTEN_BACKLOG: u32 = 4096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
 /// What the servers share.
 struct Parts {
     index: Arc<Index>,
@@ -241,13 +251,8 @@ impl Parts {
         S: tokio_stream::Stream<Item = std::io::Result<I>>,
         I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let discovery = Discovery {
-            index: Arc::clone(&self.index),
-            registry: Arc::clone(&self.registry),
-            reviewer,
-            tasks: self.tasks.clone(),
-            stop: self.stop.clone(),
-        };
+        let (index, registry) = (Arc::clone(&self.index), Arc::clone(&self.registry));
+        let discovery = Discovery::new(index, registry, reviewer, self.tasks.clone(), self.stop.clone());
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(AggregatedDiscoveryServiceServer::new(discovery))

@@ -5,9 +5,10 @@ pub mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
-use tokio::sync::mpsc;
+use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,12 @@ const RESPONSES_MAX: usize = 8;
 /// has forgotten what the sidecar saw.
 const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 
+/// So many sidecars at once are given their first state: each is quick, none waits for all others, and the memory of messages on their way is
+/// bounded when everybody reconnects.
+const FIRST_STATES_MAX: usize = 16;
+/// One that does not acknowledge it within this time makes room all the same.
+const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The service.
 #[derive(Clone)]
 pub struct Discovery {
@@ -40,6 +47,21 @@ pub struct Discovery {
     pub tasks: TaskTracker,
     /// Ends the streams.
     pub stop: CancellationToken,
+    first_states: Arc<Semaphore>,
+}
+
+impl Discovery {
+    /// A service of what there is, for whom a reviewer vouches for.
+    #[must_use]
+    pub fn new(
+        index: Arc<Index>,
+        registry: Arc<Registry>,
+        reviewer: Option<Reviewer>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { index, registry, reviewer, tasks, stop, first_states: Arc::new(Semaphore::new(FIRST_STATES_MAX)) }
+    }
 }
 
 #[tonic::async_trait]
@@ -100,6 +122,9 @@ impl Discovery {
         let entry = self.registry.add(node, Arc::clone(&inbox));
         let mut session = Session::default();
         follow(&mut member, session.request(first)?);
+        // It is never closed.
+        let mut turn = self.first_states.acquire().await.ok();
+        let turn_ends = Instant::now() + FIRST_STATE_TIMEOUT;
         loop {
             session.changed(inbox.take());
             let answers = member.look(|view| session.responses(view));
@@ -108,8 +133,13 @@ impl Discovery {
                     return Ok(());
                 }
             }
-            entry.progress(session.progress());
+            let progress = session.progress();
+            if progress.acknowledged {
+                turn = None;
+            }
+            entry.progress(progress);
             tokio::select! {
+                () = tokio::time::sleep_until(turn_ends), if turn.is_some() => turn = None,
                 () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
                 () = responses.closed() => return Ok(()),
                 message = requests.message() => match message? {

@@ -15,9 +15,9 @@ use controller::revision::Revision;
 use controller::run::Controller;
 use controller::xds::Discovery;
 use prost_types::value::Kind;
+use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::type_url;
 use proto::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use proto::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use routing::api::Object;
 use routing::model::Frontend;
@@ -243,13 +243,7 @@ impl Replica {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
         let listen = listener.local_addr().expect("an address");
         let (index, stop) = (Arc::new(Index::new(Settings::default())), CancellationToken::new());
-        let discovery = Discovery {
-            index: Arc::clone(&index),
-            registry: Arc::new(Registry::default()),
-            reviewer: None,
-            tasks: TaskTracker::new(),
-            stop: stop.clone(),
-        };
+        let discovery = Discovery::new(Arc::clone(&index), Arc::new(Registry::default()), None, TaskTracker::new(), stop.clone());
         let served = tonic::transport::Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(discovery))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());

@@ -7,6 +7,7 @@
 mod measure;
 mod peers;
 mod report;
+mod scale;
 mod scenario;
 mod stage;
 mod tools;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -36,8 +38,10 @@ struct Config {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure
+    /// Measure the data path beside its peers
     Run(Run),
+    /// Measure the config path in a mesh of a size
+    Scale(scale::Scale),
     /// What the bench itself runs in its namespaces
     #[command(flatten)]
     Tool(tools::Tool),
@@ -69,8 +73,12 @@ struct Run {
 }
 
 fn main() -> anyhow::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // All programs have it from here.
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     match Config::parse().command {
         Command::Run(run) => measure_all(&run),
+        Command::Scale(scale) => scale::run(&scale),
         Command::Tool(tool) => tool.run(),
     }
 }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use lab::lab::Options;
 use lab::roles::PodName;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -51,9 +50,6 @@ pub(crate) struct Stage {
 impl Stage {
     /// Builds it; `tools` is where `prepare` has put Envoy.
     pub(crate) fn build(tools: &Path) -> anyhow::Result<Self> {
-        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        // All programs have it from here.
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         let folder = tempfile::Builder::new().prefix("isthmus-bench-").tempdir()?;
         let run = folder.path();
         // Every uid writes its own files there.

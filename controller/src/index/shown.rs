@@ -4,24 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
-use proto::{resources as wire, type_url, xds};
+use proto::{resources as wire, type_url};
 use routing::model::{FrontendId, ServiceRef};
 use routing::world::{Touched, World};
 
-use super::Kind;
+use super::{Kind, Resource};
 use crate::revision::Revision;
 
 /// What clients of different namespaces see under one name: routes of their own namespace replace the producer's (GEP-1294).
 #[derive(Debug, Default)]
 struct Scoped {
     /// For everybody else.
-    everybody: Option<Arc<xds::Resource>>,
+    everybody: Option<Arc<Resource>>,
     /// Where it is another.
-    consumers: BTreeMap<String, Arc<xds::Resource>>,
+    consumers: BTreeMap<String, Arc<Resource>>,
 }
 
 impl Scoped {
-    fn of(&self, namespace: &str) -> Option<&Arc<xds::Resource>> {
+    fn of(&self, namespace: &str) -> Option<&Arc<Resource>> {
         self.consumers.get(namespace).or(self.everybody.as_ref())
     }
 
@@ -37,7 +37,7 @@ pub(super) struct Shown {
     /// Names of the VIPs of a Service or ServiceImport.
     vips_of: BTreeMap<ServiceRef, BTreeSet<String>>,
     frontends: BTreeMap<String, Scoped>,
-    backends: BTreeMap<String, Arc<xds::Resource>>,
+    backends: BTreeMap<String, Arc<Resource>>,
     /// What it was made of.
     pub(super) revision: Revision,
 }
@@ -75,7 +75,7 @@ impl Changed {
     }
 }
 
-fn version(resource: Option<&Arc<xds::Resource>>) -> Option<&str> {
+fn version(resource: Option<&Arc<Resource>>) -> Option<&str> {
     resource.map(|resource| resource.version.as_str())
 }
 
@@ -161,7 +161,7 @@ impl Shown {
     }
 
     /// What clients of a namespace see under a name.
-    pub(super) fn get(&self, kind: Kind, name: &str, namespace: &str) -> Option<&Arc<xds::Resource>> {
+    pub(super) fn get(&self, kind: Kind, name: &str, namespace: &str) -> Option<&Arc<Resource>> {
         match kind {
             Kind::Vip => self.vips.get(name)?.of(namespace),
             Kind::Frontend => self.frontends.get(name)?.of(namespace),
@@ -170,7 +170,7 @@ impl Shown {
     }
 
     /// All that clients of a namespace see.
-    pub(super) fn all<'s>(&'s self, kind: Kind, namespace: &'s str) -> Box<dyn Iterator<Item = &'s Arc<xds::Resource>> + 's> {
+    pub(super) fn all<'s>(&'s self, kind: Kind, namespace: &'s str) -> Box<dyn Iterator<Item = &'s Arc<Resource>> + 's> {
         match kind {
             Kind::Vip => Box::new(self.vips.values().filter_map(|scoped| scoped.of(namespace))),
             Kind::Frontend => Box::new(self.frontends.values().filter_map(|scoped| scoped.of(namespace))),
@@ -180,7 +180,7 @@ impl Shown {
 }
 
 /// What each namespace sees. Those without routes of their own on the parent see what the parent's own namespace sees.
-fn scoped(world: &World, id: &FrontendId, seen: impl Fn(&str) -> Option<Arc<xds::Resource>>) -> Scoped {
+fn scoped(world: &World, id: &FrontendId, seen: impl Fn(&str) -> Option<Arc<Resource>>) -> Scoped {
     let parent = &id.0.service;
     let everybody = seen(&parent.namespace);
     let others = world.namespaces_with_routes_on(parent).into_iter().filter(|namespace| *namespace != parent.namespace);
@@ -193,7 +193,7 @@ fn names_below<T>(map: &BTreeMap<String, T>, prefix: &str) -> BTreeSet<String> {
     map.range(prefix.to_owned()..).map(|(name, _)| name).take_while(|name| name.starts_with(prefix)).cloned().collect()
 }
 
-fn resource(name: String, type_url: &str, message: &impl Message) -> Arc<xds::Resource> {
+fn resource(name: String, type_url: &str, message: &impl Message) -> Arc<Resource> {
     let any = prost_types::Any { type_url: type_url.to_owned(), value: message.encode_to_vec() };
-    Arc::new(xds::Resource { version: proto::version(message), resource: Some(any), name })
+    Arc::new(Resource::new(name, proto::version(message), Some(any)))
 }

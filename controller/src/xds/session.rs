@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::Status;
 
-use crate::index::{Kind, Names, View};
+use crate::index::{Kind, Names, Resource, View};
 use crate::registry::Progress;
 
 /// Above this a sidecar asks for more than any sidecar should.
@@ -52,7 +52,7 @@ impl Answer {
     pub fn into_message(self) -> DeltaDiscoveryResponse {
         DeltaDiscoveryResponse {
             system_version_info: self.revision,
-            resources: self.resources.iter().map(|resource| resource.as_ref().clone()).collect(),
+            resources: self.resources.iter().map(|resource| resource.encoded.clone()).collect(),
             type_url: self.kind.type_url().to_owned(),
             nonce: self.nonce.to_string(),
             removed_resources: self.removed,
@@ -252,21 +252,16 @@ impl Subscription {
     /// What differs from what was told; it counts as told from now on.
     fn news(&mut self, kind: Kind, view: &dyn View) -> News {
         let mut news = News::default();
-        let mut due = std::mem::take(&mut self.due);
-        if std::mem::take(&mut self.is_all_due) {
-            due.extend(view.all(kind).map(|resource| resource.name.clone()));
-        }
+        let due = std::mem::take(&mut self.due);
         let held = std::mem::take(&mut self.held);
+        if std::mem::take(&mut self.is_all_due) {
+            for resource in view.all(kind) {
+                self.tell(resource, &held, &mut news);
+            }
+        }
         for name in due {
             match view.get(kind, &name) {
-                Some(resource) if self.follows(&name) => {
-                    let told = self.told.get(name.as_str()).map(|told| &told.0.version).or_else(|| held.get(&name));
-                    if told != Some(&resource.version) {
-                        news.new.push(Arc::clone(resource));
-                    }
-                    self.absent.remove(&name);
-                    self.told.replace(ByName(Arc::clone(resource)));
-                }
+                Some(resource) if self.follows(&name) => self.tell(resource, &held, &mut news),
                 None => {
                     let was_there = self.told.remove(name.as_str()) || held.contains_key(&name);
                     let is_news = if self.names.contains(&name) { self.absent.insert(name.clone()) } else { was_there };
@@ -278,6 +273,15 @@ impl Subscription {
             }
         }
         news
+    }
+
+    fn tell(&mut self, resource: &Arc<Resource>, held: &BTreeMap<String, String>, news: &mut News) {
+        let told = self.told.get(resource.name.as_str()).map(|told| &told.0.version).or_else(|| held.get(&resource.name));
+        if told != Some(&resource.version) {
+            news.new.push(Arc::clone(resource));
+        }
+        self.absent.remove(&resource.name);
+        self.told.replace(ByName(Arc::clone(resource)));
     }
 }
 

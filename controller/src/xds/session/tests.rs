@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use proto::{type_url, xds};
+use prost::Message as _;
+use proto::{encoded, type_url, xds};
 
 use super::*;
 use crate::revision::Revision;
@@ -27,7 +28,7 @@ impl View for Fixed {
 
 fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &str)]) -> Fixed {
     let resource = |(name, version): &(&str, &str)| {
-        let resource = Resource { name: (*name).to_owned(), version: (*version).to_owned(), resource: None };
+        let resource = Resource::new((*name).to_owned(), (*version).to_owned(), None);
         ((*name).to_owned(), Arc::new(resource))
     };
     let all = Kind::ALL.into_iter().zip([vips, frontends, backends]);
@@ -54,7 +55,7 @@ fn said(session: &mut Session, view: &Fixed) -> Vec<String> {
     let short = |response: DeltaDiscoveryResponse| {
         let mut text = response.type_url.rsplit('.').next().unwrap_or_default().to_lowercase();
         for resource in response.resources {
-            text += &format!(" +{}", resource.name);
+            text += &format!(" +{}", xds::Resource::decode(resource).expect("decodes").name);
         }
         for name in response.removed_resources {
             text += &format!(" -{name}");
@@ -122,7 +123,7 @@ fn progress_waits_for_every_answer_and_keeps_what_was_rejected() {
     let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
     session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
     assert!(!session.progress().acknowledged);
-    let error = xds::Status { code: 3, message: "b: id: is missing".to_owned() };
+    let error = encoded::Status { code: 3, message: "b: id: is missing".to_owned() };
     session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::BACKEND, &nonces[0]) }).expect("taken");
     assert!(session.progress().acknowledged);
     assert_eq!(session.progress().rejected.get("backend").map(String::as_str), Some("b: id: is missing"));
