@@ -113,6 +113,13 @@ impl Discovery {
         let Some(first) = requests.message().await? else { return Ok(()) };
         let node = vouched(node(first.node.as_ref())?, identity)?;
         let newest = Revision::parse(&metadata(first.node.as_ref(), proto::REVISION_METADATA));
+        // Before the source has been read whole there is nothing to serve: an empty state would take every route away.
+        let anything = Revision::default();
+        tokio::select! {
+            () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
+            () = responses.closed() => return Ok(()),
+            () = self.index.caught_up(&anything) => {}
+        }
         if tokio::time::timeout(CATCH_UP_MAX, self.index.caught_up(&newest)).await.is_err() {
             warn!(namespace = node.namespace, pod = node.pod, %newest, "holds what this replica has not seen in time; it is served all the same");
         }

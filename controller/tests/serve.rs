@@ -6,6 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use controller::config::Config;
@@ -294,6 +295,18 @@ async fn a_sidecar_that_holds_what_nobody_will_see_again_is_served_all_the_same(
     replica.see(&[STORE, ROUTE], 5);
     let mut sidecar = Sidecar::connect_holding(replica.listen, "serviceimports=900").await;
     assert_eq!(names(&sidecar.next().await), ["10.201.0.1:80"], "an API server restored from a backup has forgotten what the sidecar saw");
+    drop(sidecar);
+    replica.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_the_source_has_been_read_whole_nobody_is_served() {
+    let replica = Replica::start().await;
+    let mut sidecar = Sidecar::connect_holding(replica.listen, "serviceimports=5").await;
+    // Longer than a replica that lags is waited for; nothing but this clock can end it.
+    assert!(tokio::time::timeout(Duration::from_secs(60), sidecar.responses.message()).await.is_err(), "an empty state was served");
+    replica.see(&[STORE, ROUTE], 5);
+    assert_eq!(names(&sidecar.next().await), ["10.201.0.1:80"]);
     drop(sidecar);
     replica.end().await;
 }
