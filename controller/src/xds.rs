@@ -129,7 +129,7 @@ impl Discovery {
         let entry = self.registry.add(node, Arc::clone(&inbox));
         let mut session = Session::default();
         follow(&mut member, session.request(first)?);
-        // It is never closed.
+        // Nobody closes the semaphore; if somebody did, there would be no turns to wait for, and no reason to serve nobody.
         let mut turn = self.first_states.acquire().await.ok();
         let turn_ends = Instant::now() + FIRST_STATE_TIMEOUT;
         loop {

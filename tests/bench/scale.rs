@@ -157,6 +157,7 @@ async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
             Ok(answer) => ensure!(Instant::now() < end, "{admin} answers {}", answer.status),
             Err(error) => ensure!(Instant::now() < end, "{admin}: {error}"),
         }
+        // Nobody says when a program that has just been started answers.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -302,7 +302,7 @@ impl Stage {
             let mut load = Command::new(program);
             load.args(arguments).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let child = load.spawn().with_context(|| program.clone())?;
-            // While all connections are open.
+            // A point of time and not a wait: memory is read while the load program, which says nothing meanwhile, has all connections open.
             std::thread::sleep(time.mul_f64(0.7));
             let rss = if pids.is_empty() { 0 } else { rss_kib(&pids)? };
             let output = ended_within(child, time + LOAD_SLACK)?;
@@ -380,6 +380,7 @@ fn ask_until_answered(destination: SocketAddr) -> anyhow::Result<Instant> {
             Ok(answer) => ensure!(Instant::now() < end, "{destination} answers {answer}"),
             Err(error) => ensure!(Instant::now() < end, "{destination}: {error}"),
         }
+        // Nobody says when a program of others that has just been started answers.
         std::thread::sleep(ASK_EVERY);
     }
 }

@@ -12,7 +12,7 @@ use proto::type_url;
 use proto::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::xds::{DeltaDiscoveryRequest, Node};
 use routing::model::{BackendTarget, Frontend};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,7 +23,7 @@ type Name = (&'static str, String);
 
 /// What was changed when, and how long it took to arrive.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Clock(Arc<Mutex<Times>>);
+pub(crate) struct Clock(Arc<Mutex<Times>>, Arc<Notify>);
 
 #[derive(Debug, Default)]
 struct Times {
@@ -85,16 +85,18 @@ impl Clock {
         if let Some(missing) = times.missing.get_mut(name) {
             *missing = missing.saturating_sub(1);
         }
+        self.1.notify_one();
     }
 
     /// Until everything has arrived.
     pub(crate) async fn quiet(&self, within: Duration) -> anyhow::Result<()> {
-        let end = Instant::now() + within;
-        while self.0.lock().missing.values().any(|missing| *missing > 0) {
-            anyhow::ensure!(Instant::now() < end, "some changes have not arrived");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok(())
+        let is_missing = || self.0.lock().missing.values().any(|missing| *missing > 0);
+        let arrived = async {
+            while is_missing() {
+                self.1.notified().await
+            }
+        };
+        tokio::time::timeout(within, arrived).await.context("some changes have not arrived")
     }
 }
 

@@ -47,6 +47,7 @@ fn one(address: SocketAddr, request: &str, first: Instant, interval: Duration, e
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let (mut latencies, mut due, mut buffer) = (Vec::new(), first, vec![0; ANSWER_BYTES_MAX]);
     while due < end {
+        // Until the request is due: the pace is what is measured with.
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         stream.write_all(request.as_bytes())?;
         answered(&mut stream, &mut buffer)?;
