@@ -61,6 +61,16 @@ pub enum Skipped {
     HostNetwork,
     /// There is no nf_tables.
     Windows,
+    /// Ranges are needed and not known.
+    NoRanges,
+}
+
+impl Skipped {
+    /// Whether somebody who asked for a sidecar will miss it.
+    #[must_use]
+    pub fn is_missed(&self) -> bool {
+        matches!(self, Self::NoRanges)
+    }
 }
 
 impl fmt::Display for Skipped {
@@ -70,6 +80,7 @@ impl fmt::Display for Skipped {
             Self::OptedOut => "the pod says no",
             Self::HostNetwork => "it is in the host's network",
             Self::Windows => "it is for Windows",
+            Self::NoRanges => "interception by ranges is needed, and no range is known: set --vip-range on the controller",
         })
     }
 }
@@ -93,9 +104,6 @@ pub enum Refused {
         /// What it could say.
         allowed: &'static str,
     },
-    /// Ranges are needed and not known.
-    #[error("interception by ranges is needed, and no range is known: set --vip-range on the controller")]
-    NoRanges,
 }
 
 /// What comes of a pod.
@@ -112,20 +120,31 @@ pub enum Outcome {
 /// # Errors
 /// Something the pod's author has to mend.
 pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings: &Settings) -> Result<Outcome, Refused> {
-    let notes = Notes::of(pod);
-    if let Some(skipped) = skipped(pod, &notes, namespace_labels)? {
+    if let Some(skipped) = skipped(pod, namespace_labels)? {
         return Ok(Outcome::Skipped(skipped));
     }
+    let notes = Notes::of(pod);
     same_uid(pod)?;
     let asked = notes.one_of("isthmus.dev/interception", &["exact", "ranges"], "exact, ranges")?;
     let mode = if settings.native && asked != Some("ranges") { Mode::Exact } else { Mode::Ranges };
     if mode == Mode::Ranges && settings.ranges.is_empty() {
-        return Err(Refused::NoRanges);
+        return Ok(Outcome::Skipped(Skipped::NoRanges));
     }
+    let status = status(mode, settings);
+    let mut init = containers::init(mode, &notes, settings)?;
+    let mut sidecar = containers::sidecar(mode, &notes, settings)?;
+    let mut volumes = containers::volumes();
     let mut pod = pod.clone();
-    strip(&mut pod);
-    let init = containers::init(mode, &notes, settings)?;
-    let sidecar = containers::sidecar(mode, &notes, settings)?;
+    // What others have changed since (a registry, a pull policy, a limit) is theirs to change.
+    let is_again = pod["metadata"]["annotations"][STATUS_ANNOTATION] == status.as_str();
+    let earlier = take_out(&mut pod);
+    if is_again {
+        for new in [&mut init, &mut sidecar].into_iter().chain(&mut volumes) {
+            if let Some(earlier) = earlier.iter().find(|item| item["name"] == new["name"]) {
+                new.clone_from(earlier);
+            }
+        }
+    }
     let spec = object(&mut pod, "spec");
     if settings.native {
         // Both before the user's own, so that these are routed too; the one-shot has to be there before the sidecar's first client.
@@ -135,19 +154,27 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
         change_list(spec, "initContainers", |list| list.push(init));
         change_list(spec, "containers", |list| list.insert(0, sidecar));
     }
-    change_list(spec, "volumes", |list| list.extend(containers::volumes()));
+    change_list(spec, "volumes", |list| list.extend(volumes));
+    object(object(&mut pod, "metadata"), "annotations")[STATUS_ANNOTATION] = Value::String(status);
+    Ok(Outcome::Injected(pod))
+}
+
+/// What is noted on a pod: the same note means the same containers.
+fn status(mode: Mode, settings: &Settings) -> String {
     let mode = match mode {
         Mode::Exact => "exact",
         Mode::Ranges => "ranges",
     };
-    let status = json!({"version": env!("CARGO_PKG_VERSION"), "interception": mode, "native": settings.native});
-    object(object(&mut pod, "metadata"), "annotations")[STATUS_ANNOTATION] = Value::String(status.to_string());
-    Ok(Outcome::Injected(pod))
+    json!({"version": env!("CARGO_PKG_VERSION"), "interception": mode, "native": settings.native}).to_string()
 }
 
-fn skipped(pod: &Value, notes: &Notes, namespace_labels: &BTreeMap<String, String>) -> Result<Option<Skipped>, Refused> {
+/// Why a pod is left as it is, by what it and its namespace say; none: it gets a sidecar.
+///
+/// # Errors
+/// What it says means nothing.
+pub fn skipped(pod: &Value, namespace_labels: &BTreeMap<String, String>) -> Result<Option<Skipped>, Refused> {
     let spec = &pod["spec"];
-    Ok(match notes.flag(POD_ANNOTATION)? {
+    Ok(match Notes::of(pod).flag(POD_ANNOTATION)? {
         Some(false) => Some(Skipped::OptedOut),
         None if namespace_labels.get(NAMESPACE_LABEL).map(String::as_str) != Some("enabled") => Some(Skipped::NotAsked),
         Some(true) | None if spec["hostNetwork"] == true => Some(Skipped::HostNetwork),
@@ -174,13 +201,15 @@ fn same_uid(pod: &Value) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Takes out what an earlier injection put in: other webhooks may have come between.
-fn strip(pod: &mut Value) {
+/// Takes out what an earlier injection put in: other webhooks may have put theirs before it.
+fn take_out(pod: &mut Value) -> Vec<Value> {
+    let mut taken = Vec::new();
     for (field, names) in [("initContainers", [INIT, SIDECAR]), ("containers", [INIT, SIDECAR]), ("volumes", [VOLUME, TOKEN_VOLUME])] {
         if let Some(list) = pod["spec"].get_mut(field).and_then(Value::as_array_mut) {
-            list.retain(|item| !names.iter().any(|name| item["name"] == *name));
+            taken.extend(list.extract_if(.., |item| names.iter().any(|name| item["name"] == *name)));
         }
     }
+    taken
 }
 
 fn object<'v>(value: &'v mut Value, field: &str) -> &'v mut Value {

@@ -38,6 +38,8 @@ use watch::Change;
 
 /// Changes on their way to the index; beyond it the watches wait.
 const CHANGES_MAX: usize = 1024;
+/// A call to the API server that nobody waits for in a hurry is over by then, or tried again.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The index is brought up to date at most this often.
 const FLUSH_EVERY: Duration = Duration::from_millis(10);
 
@@ -128,15 +130,29 @@ pub async fn has_native_sidecars(client: &Client) -> anyhow::Result<bool> {
 /// Native sidecars are on by default since this version (KEP-753).
 const NATIVE_SIDECARS_SINCE: (u32, u32) = (1, 29);
 
-/// The ranges of the cluster's Services; empty if the API server does not say (before 1.33).
-pub async fn service_ranges(client: &Client) -> Vec<String> {
+/// The ranges of the cluster's Services; empty if the API server does not know such objects (before 1.33) or does not let us read them.
+///
+/// # Errors
+/// It cannot be asked now.
+pub async fn service_ranges(client: &Client) -> anyhow::Result<Vec<String>> {
     match Api::<ServiceCIDR>::all(client.clone()).list(&ListParams::default()).await {
-        Ok(list) => list.items.into_iter().filter_map(|range| range.spec?.cidrs).flatten().collect(),
-        Err(error) => {
-            info!(%error, "the ranges of Services are not known");
-            Vec::new()
+        Ok(list) => Ok(list.items.into_iter().filter_map(|range| range.spec?.cidrs).flatten().collect()),
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
+            info!(code = status.code, "the API server does not say the ranges of Services");
+            Ok(Vec::new())
         }
+        Err(error) => Err(error).context("ranges of Services"),
     }
+}
+
+/// A call to the API server that has to be over within this time.
+///
+/// # Errors
+/// The call's own; or it is not over.
+pub async fn in_time<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) -> kube::Result<T> {
+    tokio::time::timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(kube::Error::Service(format!("no answer within {} s", limit.as_secs()).into())))
 }
 
 /// Turns what the watches say into changes of the index.

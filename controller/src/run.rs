@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use proto::listen::listen;
 use routing::api::ObjectKey;
 use routing::model::ServiceRef;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -66,7 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tokio::select! { () = tokio::time::sleep(grace) => {}, _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         on_signal.cancel();
     });
-    let result = match Controller::bind(config).await {
+    let result = match Controller::bind(config) {
         Ok(controller) => controller.serve(stop).await,
         Err(error) => Err(error),
     };
@@ -88,19 +89,19 @@ impl Controller {
     ///
     /// # Errors
     /// A setting is wrong or an address is taken.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
         anyhow::ensure!(
             config.plaintext || config.source == Source::Kubernetes,
             "--source dir: without an API server nobody vouches for a sidecar; say --plaintext to serve all the same"
         );
-        let listen = listen(config.listen).with_context(|| format!("--listen {}", config.listen))?;
-        let admin = TcpListener::bind(config.admin).await.with_context(|| format!("--admin {}", config.admin))?;
+        let sidecars = listen(config.listen).with_context(|| format!("--listen {}", config.listen))?;
+        let admin = listen(config.admin).with_context(|| format!("--admin {}", config.admin))?;
         let webhook = match config.kubernetes.webhook.filter(|_| config.source == Source::Kubernetes) {
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("--webhook {address}"))?),
+            Some(address) => Some(listen(address).with_context(|| format!("--webhook {address}"))?),
             None => None,
         };
-        info!(listen = %listen.local_addr()?, admin = %admin.local_addr()?, cluster = config.cluster, "serves");
-        Ok(Self { config, listen, admin, webhook })
+        info!(listen = %sidecars.local_addr()?, admin = %admin.local_addr()?, cluster = config.cluster, "serves");
+        Ok(Self { config, listen: sidecars, admin, webhook })
     }
 
     /// The addresses of `--listen` and `--admin`, with the ports that were chosen where 0 was asked for.
@@ -218,21 +219,11 @@ async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, w
     let kept = async {
         tokio::select! {
             () = parts.stop.cancelled() => Ok(()),
-            () = keeper.run() => Ok(()),
+            error = keeper.run() => Err(error),
         }
     };
     tokio::try_join!(source.run(parts.stop.clone()), sidecars, webhook, kept)?;
     Ok(())
-}
-
-/// Sidecars that reconnect all at once wait here for a moment; the kernel resets those that do not fit.
-const LISTEN_BACKLOG: u32 = 4096;
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(LISTEN_BACKLOG)
 }
 
 /// What the servers share.
@@ -281,9 +272,12 @@ async fn injection(config: &Config, client: &Client, controller: &str, ca: &str)
         NativeSidecars::Auto => persistently("the version", || kubernetes::has_native_sidecars(client)).await,
     };
     let ranges = match kubernetes.vip_range.as_slice() {
-        [] => kubernetes::service_ranges(client).await,
+        [] => persistently("the ranges of Services", || kubernetes::service_ranges(client)).await,
         ranges => ranges.to_vec(),
     };
+    if !native && ranges.is_empty() {
+        warn!("no pod can be injected: without native sidecars interception is by ranges, and none is known. Set --vip-range");
+    }
     info!(native, ?ranges, sidecar = kubernetes.sidecar_image, init = kubernetes.init_image, "injects");
     inject::Settings {
         cluster: config.cluster.clone(),

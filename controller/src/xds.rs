@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -130,23 +130,28 @@ impl Discovery {
         let mut session = Session::default();
         follow(&mut member, session.request(first)?);
         // Nobody closes the semaphore; if somebody did, there would be no turns to wait for, and no reason to serve nobody.
-        let mut turn = self.first_states.acquire().await.ok();
-        let turn_ends = Instant::now() + FIRST_STATE_TIMEOUT;
+        let mut turn = Turn { permit: self.first_states.acquire().await.ok(), ends: Instant::now() + FIRST_STATE_TIMEOUT };
         loop {
             session.changed(inbox.take());
             let answers = member.look(|view| session.responses(view));
             for answer in answers {
-                if responses.send(Ok(answer.into_message())).await.is_err() {
-                    return Ok(());
-                }
+                // A client that reads nothing keeps nobody else waiting.
+                let room = loop {
+                    tokio::select! {
+                        room = responses.reserve() => break room,
+                        () = turn.over() => {}
+                    }
+                };
+                let Ok(room) = room else { return Ok(()) };
+                room.send(Ok(answer.into_message()));
             }
             let progress = session.progress();
             if progress.acknowledged {
-                turn = None;
+                turn.permit = None;
             }
             entry.progress(progress);
             tokio::select! {
-                () = tokio::time::sleep_until(turn_ends), if turn.is_some() => turn = None,
+                () = turn.over() => {}
                 () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
                 () = responses.closed() => return Ok(()),
                 message = requests.message() => match message? {
@@ -156,6 +161,23 @@ impl Discovery {
                 () = inbox.arrived() => {}
             }
         }
+    }
+}
+
+/// A place among the first states that are sent at once, given back when it is acknowledged or its time is over.
+struct Turn<'s> {
+    permit: Option<SemaphorePermit<'s>>,
+    ends: Instant,
+}
+
+impl Turn<'_> {
+    /// When the time is over, which happens once.
+    async fn over(&mut self) {
+        if self.permit.is_none() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep_until(self.ends).await;
+        self.permit = None;
     }
 }
 

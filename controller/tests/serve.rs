@@ -69,7 +69,7 @@ impl Running {
             &status_dir,
         ];
         let config = Config::parse_from(["isthmus-controller"].into_iter().chain(flags));
-        let controller = Controller::bind(config).await.expect("bound");
+        let controller = Controller::bind(config).expect("bound");
         let (listen, admin) = controller.addresses().expect("addresses");
         let stop = CancellationToken::new();
         let task = tokio::spawn(controller.serve(stop.clone()));

@@ -1,6 +1,7 @@
 //! The wire between controller and sidecar: delta-xDS transport, our resources, conversion to and from the routing model.
 
 pub mod convert;
+pub mod listen;
 pub mod type_url;
 
 use std::fmt::Write as _;

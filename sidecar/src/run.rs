@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use proto::listen::listen;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -36,8 +37,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Addresses first: one that is taken is said before anything else happens.
     let listeners = listener::bind(&config.outbound)?;
-    let admin = TcpListener::bind(config.admin).await.with_context(|| format!("--admin {}", config.admin))?;
-    let reached = bind_health(&config).await?;
+    let admin = listen(config.admin).with_context(|| format!("--admin {}", config.admin))?;
+    let reached = bind_health(&config)?;
     let (log, writer) = config.access_log.as_deref().map(AccessLog::open).transpose()?.unzip();
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -103,9 +104,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     result
 }
 
-async fn bind_health(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+fn bind_health(config: &Config) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = config.health else { return Ok(None) };
-    TcpListener::bind(address).await.map(Some).with_context(|| format!("--health {address}"))
+    listen(address).map(Some).with_context(|| format!("--health {address}"))
 }
 
 type Workers = (Arc<[WorkerHandle]>, Vec<JoinHandle<()>>);

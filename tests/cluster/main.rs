@@ -14,7 +14,7 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 24] = [
+const CASES: [Case; 25] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
@@ -34,6 +34,7 @@ const CASES: [Case; 24] = [
     ("socket-load-balancing", cases::check::socket_load_balancing),
     ("rights", cases::check::missing_rights),
     ("cannot-work", cases::check::what_cannot_work),
+    ("another-ca", cases::lifecycle::another_ca),
     ("upgrade", cases::lifecycle::upgrade),
     ("uninstall", cases::lifecycle::uninstall),
     ("faults", cases::faults::a_rollout_under_faults),

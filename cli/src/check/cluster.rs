@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
-use routing::api::{GATEWAY_GROUP, MCS_GROUP, ObjectKind};
+use routing::api::ObjectKind;
 use routing::model::RouteKind;
 
 use super::{Cluster, Findings};
@@ -100,19 +100,9 @@ pub(super) async fn kinds(cluster: &Cluster, findings: &mut Findings) {
 
 /// A ServiceImport without a VIP has nothing that could be dialled.
 pub(super) async fn clusterset_ips(cluster: &Cluster, findings: &mut Findings) {
-    let mut newest = None;
-    for version in ["v1beta1", "v1alpha1"] {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(MCS_GROUP, version, "ServiceImport"));
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
-        newest = Some(api.list(&ListParams::default()).await);
-        if let Some(Ok(_)) = newest {
-            break;
-        }
-    }
-    let imports = match newest {
-        Some(Ok(imports)) => imports.items,
-        Some(Err(error)) => return findings.unknown("vips", &error),
-        None => return,
+    let imports = match list(cluster, ObjectKind::ServiceImport).await {
+        Ok(imports) => imports,
+        Err(error) => return findings.unknown("vips", &error),
     };
     let has_no_vip = |import: &&DynamicObject| {
         let spec = &import.data["spec"];
@@ -128,6 +118,20 @@ pub(super) async fn clusterset_ips(cluster: &Cluster, findings: &mut Findings) {
             "see what the MCS provider says; routes on them wait",
         );
     }
+}
+
+/// All objects of a kind, in the first version that is served; none if it is not served at all, which [`kinds`] says.
+pub(super) async fn list(cluster: &Cluster, kind: ObjectKind) -> kube::Result<Vec<DynamicObject>> {
+    let Some(followed) = FOLLOWED.iter().find(|followed| followed.kind == kind) else { return Ok(Vec::new()) };
+    for version in followed.versions {
+        let kind = GroupVersionKind::gvk(followed.group, version, kind.as_str());
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, followed.plural));
+        match api.list(&ListParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            listed => return listed.map(|list| list.items),
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// `namespace/name`.
@@ -156,6 +160,3 @@ pub(super) async fn socket_load_balancing(cluster: &Cluster, findings: &mut Find
         findings.ok(CHECK, "Cilium leaves pods' sockets alone");
     }
 }
-
-/// The API group of routes.
-pub(super) const ROUTES: &str = GATEWAY_GROUP;

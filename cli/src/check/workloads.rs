@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use controller::inject::{NAMESPACE_LABEL, STATUS_ANNOTATION, pod_security_warning};
+use controller::inject::{NAMESPACE_LABEL, STATUS_ANNOTATION, pod_security_warning, skipped};
+use controller::kubernetes::discovery::FOLLOWED;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use routing::status::CONTROLLER_NAME;
 use serde_json::Value;
 
-use super::cluster::{ROUTES, full_name};
+use super::cluster::{full_name, list};
 use super::{Cluster, Findings};
 
 /// More are counted and not named.
 const NAMED_MAX: usize = 50;
+/// Pods asked for at once.
+const PODS_PAGE: u32 = 500;
 
 /// Every pod of a namespace that asks for sidecars has one, of this version, or says itself that it wants none.
 pub(super) async fn namespaces(cluster: &Cluster, findings: &mut Findings) {
@@ -24,31 +26,39 @@ pub(super) async fn namespaces(cluster: &Cluster, findings: &mut Findings) {
         Ok(namespaces) => namespaces.items,
         Err(error) => return findings.unknown(CHECK, &error),
     };
-    let (mut injected, mut without, mut old) = (0, Vec::new(), Vec::new());
-    for namespace in &namespaces {
-        let name = namespace.name_any();
-        let labels: BTreeMap<String, String> = namespace.labels().clone();
-        if let Some(warning) = pod_security_warning(&name, &labels) {
+    let enabled: BTreeMap<String, BTreeMap<String, String>> =
+        namespaces.iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect();
+    for (name, labels) in &enabled {
+        if let Some(warning) = pod_security_warning(name, labels) {
             findings.fail(
                 "pod security",
                 warning,
                 format!("kubectl label namespace {name} --overwrite pod-security.kubernetes.io/enforce=privileged"),
             );
         }
-        let pods = match Api::<Pod>::namespaced(cluster.client.clone(), &name).list(&ListParams::default()).await {
-            Ok(pods) => pods.items,
+    }
+    let (mut injected, mut without, mut old) = (0, Vec::new(), Vec::new());
+    let mut pages = ListParams::default().limit(PODS_PAGE);
+    loop {
+        let page = match Api::<Pod>::all(cluster.client.clone()).list(&pages).await {
+            Ok(page) => page,
             Err(error) => return findings.unknown(CHECK, &error),
         };
-        for pod in pods.iter().filter(|pod| wants_sidecar(pod)) {
+        for pod in page.items.iter().filter(|pod| wants_sidecar(cluster, pod, &enabled)) {
+            let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
             match version(pod) {
-                None => without.push(format!("{name}/{}", pod.name_any())),
-                Some(version) if version != env!("CARGO_PKG_VERSION") => old.push(format!("{name}/{} ({version})", pod.name_any())),
+                None => without.push(name),
+                Some(version) if version != env!("CARGO_PKG_VERSION") => old.push(format!("{name} ({version})")),
                 Some(_) => injected += 1,
             }
         }
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => pages = pages.continue_token(&token),
+            None => break,
+        }
     }
     if without.is_empty() {
-        findings.ok(CHECK, format!("{injected} pods in {} namespaces have their sidecar", namespaces.len()));
+        findings.ok(CHECK, format!("{injected} pods have their sidecar; {} namespaces ask for it", enabled.len()));
     } else {
         let message = format!("pods without a sidecar, to which no route applies: {}", named(&without));
         findings.fail(CHECK, message, "make them anew: kubectl -n NAMESPACE rollout restart deployment NAME");
@@ -64,16 +74,19 @@ fn named(list: &[String]) -> String {
     if rest == 0 { named } else { format!("{named} and {rest} more") }
 }
 
-/// One that runs, has said nothing against it and is not in the host's network.
-fn wants_sidecar(pod: &Pod) -> bool {
+/// One that runs and, by its own word or its namespace's, should have been given a sidecar.
+fn wants_sidecar(cluster: &Cluster, pod: &Pod, enabled: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    let spec = pod.spec.as_ref();
-    let says_no = |map: &BTreeMap<String, String>| map.get(controller::inject::POD_ANNOTATION).is_some_and(|value| value == "false");
-    !matches!(phase, "Succeeded" | "Failed")
-        && pod.metadata.deletion_timestamp.is_none()
-        && spec.is_some_and(|spec| spec.host_network != Some(true))
-        && !says_no(pod.annotations())
-        && !says_no(pod.labels())
+    let namespace = pod.namespace().unwrap_or_default();
+    if matches!(phase, "Succeeded" | "Failed") || pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    // The webhook is never asked there.
+    if namespace == "kube-system" || namespace == cluster.namespace {
+        return false;
+    }
+    let labels = enabled.get(&namespace).cloned().unwrap_or_default();
+    serde_json::to_value(pod).is_ok_and(|pod| matches!(skipped(&pod, &labels), Ok(None)))
 }
 
 /// What injection noted on a pod.
@@ -85,21 +98,28 @@ fn version(pod: &Pod) -> Option<String> {
 /// Routes whose parents somebody else claims as well.
 pub(super) async fn routes(cluster: &Cluster, findings: &mut Findings) {
     const CHECK: &str = "routes";
-    let (mut ours, mut shared, mut refused) = (0, Vec::new(), Vec::new());
-    for kind in ["HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"] {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(ROUTES, "v1", kind));
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &resource);
-        // A kind that is not served has been said already.
-        let Ok(routes) = api.list(&ListParams::default()).await else { continue };
-        for route in routes.items {
-            let name = format!("{kind} {}", full_name(&route));
-            let parents = route.data["status"]["parents"].as_array().map_or(&[][..], Vec::as_slice);
+    let (mut ours, mut shared, mut wrong) = (0, Vec::new(), Vec::new());
+    for kind in FOLLOWED.iter().map(|followed| followed.kind).filter(|kind| kind.has_status()) {
+        let objects = match list(cluster, kind).await {
+            Ok(objects) => objects,
+            Err(error) => {
+                findings.unknown(CHECK, &error);
+                continue;
+            }
+        };
+        for object in objects {
+            let name = format!("{} {}", kind.as_str(), full_name(&object));
+            // Of a route its parents, of a policy its ancestors.
+            let status = &object.data["status"];
+            let entries = status["parents"].as_array().or(status["ancestors"].as_array()).map_or(&[][..], Vec::as_slice);
             let is_ours = |entry: &&Value| entry["controllerName"] == CONTROLLER_NAME;
-            for entry in parents.iter().filter(is_ours) {
+            for entry in entries.iter().filter(is_ours) {
                 ours += 1;
-                let others = parents.iter().filter(|other| !is_ours(other) && other["parentRef"] == entry["parentRef"]);
+                let claims =
+                    |other: &&Value| !is_ours(other) && other.get("parentRef").is_some() && other["parentRef"] == entry["parentRef"];
+                let others = entries.iter().filter(claims);
                 shared.extend(others.map(|other| format!("{name} by {}", other["controllerName"].as_str().unwrap_or_default())));
-                refused.extend(refusal(entry).map(|why| format!("{name} ({why})")));
+                wrong.extend(complaints(entry).map(|why| format!("{name} ({why})")));
             }
         }
     }
@@ -112,13 +132,43 @@ pub(super) async fn routes(cluster: &Cluster, findings: &mut Findings) {
             "both meshes would obey them; leave Services to the other one with --parents service-import, or remove one",
         );
     }
-    if !refused.is_empty() {
-        findings.warn(CHECK, format!("not accepted: {}", named(&refused)), "kubectl describe says why, in conditions and events");
+    if !wrong.is_empty() {
+        wrong.dedup();
+        let message = format!("with something to mend: {}", named(&wrong));
+        findings.warn(CHECK, message, "kubectl describe says what, in conditions and events");
     }
 }
 
-fn refusal(entry: &Value) -> Option<String> {
-    let conditions = entry["conditions"].as_array()?;
-    let accepted = conditions.iter().find(|condition| condition["type"] == "Accepted" && condition["status"] == "False")?;
-    Some(accepted["reason"].as_str().unwrap_or_default().to_owned())
+/// Conditions of an entry that say that something is wrong, as `type: reason`.
+fn complaints(entry: &Value) -> impl Iterator<Item = String> {
+    let conditions = entry["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+    let text = |condition: &Value, field: &str| condition[field].as_str().unwrap_or_default().to_owned();
+    conditions.iter().filter_map(move |condition| {
+        let kind = text(condition, "type");
+        let bad = match kind.as_str() {
+            "Accepted" | "ResolvedRefs" => "False",
+            "PartiallyInvalid" | "Conflicted" => "True",
+            _ => return None,
+        };
+        (condition["status"] == bad).then(|| format!("{kind}: {}", text(condition, "reason")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_user_has_to_mend_is_named() {
+        let entry = json!({"conditions": [
+            {"type": "Accepted", "status": "True", "reason": "Accepted"},
+            {"type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound"},
+            {"type": "PartiallyInvalid", "status": "True", "reason": "UnsupportedValue"},
+            {"type": "example.org/Else", "status": "False", "reason": "No"},
+        ]});
+        assert_eq!(complaints(&entry).collect::<Vec<_>>(), ["ResolvedRefs: BackendNotFound", "PartiallyInvalid: UnsupportedValue"]);
+        assert_eq!(complaints(&json!({})).count(), 0);
+    }
 }

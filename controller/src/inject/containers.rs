@@ -26,12 +26,29 @@ const TOKEN_LIFETIME_S: u32 = 3600;
 const STARTUP_TIMEOUT_S: u32 = 12;
 
 /// Resources: name of the annotation, place, default.
-const SIDECAR_RESOURCES: [(&str, &str, &str, Option<&str>); 4] = [
+type Resources = [(&'static str, &'static str, &'static str, Option<&'static str>); 4];
+const SIDECAR_RESOURCES: Resources = [
     ("isthmus.dev/cpu-request", "requests", "cpu", Some("10m")),
     ("isthmus.dev/memory-request", "requests", "memory", Some("24Mi")),
     ("isthmus.dev/cpu-limit", "limits", "cpu", None),
     ("isthmus.dev/memory-limit", "limits", "memory", Some("256Mi")),
 ];
+const INIT_RESOURCES: Resources = [
+    ("isthmus.dev/init-cpu-request", "requests", "cpu", Some("1m")),
+    ("isthmus.dev/init-memory-request", "requests", "memory", Some("4Mi")),
+    ("isthmus.dev/init-cpu-limit", "limits", "cpu", None),
+    ("isthmus.dev/init-memory-limit", "limits", "memory", Some("32Mi")),
+];
+
+fn resources(wanted: Resources, notes: &Notes<'_>) -> Value {
+    let mut resources = json!({});
+    for (annotation, kind, resource, default) in wanted {
+        if let Some(amount) = notes.text(annotation).or(default) {
+            resources[kind][resource] = json!(amount);
+        }
+    }
+    resources
+}
 
 fn security(uid: i64, capabilities: &[&str]) -> Value {
     let add = if capabilities.is_empty() { json!({"drop": ["ALL"]}) } else { json!({"drop": ["ALL"], "add": capabilities}) };
@@ -58,7 +75,7 @@ pub(super) fn init(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Result
     let mut container = json!({
         "name": INIT, "image": settings.init_image, "args": arguments,
         "securityContext": security(INIT_UID, &["NET_ADMIN"]),
-        "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "32Mi"}},
+        "resources": resources(INIT_RESOURCES, notes),
     });
     if mode == Mode::Exact {
         container["restartPolicy"] = json!("Always");
@@ -87,12 +104,6 @@ pub(super) fn sidecar(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Res
     if notes.flag("isthmus.dev/access-log")? == Some(true) {
         env.push(value("ISTHMUS_ACCESS_LOG", "-"));
     }
-    let mut resources = json!({});
-    for (annotation, kind, resource, default) in SIDECAR_RESOURCES {
-        if let Some(amount) = notes.text(annotation).or(default) {
-            resources[kind][resource] = json!(amount);
-        }
-    }
     let mut mounts = vec![json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true})];
     if mode == Mode::Exact {
         mounts.push(json!({"name": VOLUME, "mountPath": SOCKET_FOLDER}));
@@ -101,7 +112,7 @@ pub(super) fn sidecar(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Res
         "name": SIDECAR, "image": settings.sidecar_image, "env": env,
         "ports": [{"name": "isthmus-metrics", "containerPort": HEALTH_PORT, "protocol": "TCP"}],
         "securityContext": security(SIDECAR_UID, &[]),
-        "resources": resources,
+        "resources": resources(SIDECAR_RESOURCES, notes),
         "volumeMounts": mounts,
         "startupProbe": {
             "httpGet": {"path": "/startupz", "port": HEALTH_PORT},

@@ -65,6 +65,18 @@ fn twice_is_once_and_puts_ours_first_again() {
 }
 
 #[test]
+fn what_others_changed_in_ours_stays() {
+    let mut pod = injected(&pod(), &settings(true));
+    let mirror = "mirror.example/sidecar:1";
+    pod["spec"]["initContainers"][1]["image"] = json!(mirror);
+    pod["spec"]["initContainers"][1]["imagePullPolicy"] = json!("Always");
+    pod["spec"]["initContainers"][0]["resources"]["limits"]["cpu"] = json!("100m");
+    assert_eq!(injected(&pod, &settings(true)), pod);
+    let other_form = injected(&pod, &settings(false));
+    assert_eq!(other_form["spec"]["containers"][0]["image"], "sidecar:1", "what is of another form is made anew");
+}
+
+#[test]
 fn only_init_has_a_capability_and_nobody_is_root() {
     let after = injected(&pod(), &settings(true));
     let [init, sidecar] = [0, 1].map(|index| &after["spec"]["initContainers"][index]["securityContext"]);
@@ -118,8 +130,12 @@ fn mistakes_are_named() {
     typo["metadata"]["annotations"] = json!({"isthmus.dev/interception": "exactly"});
     let error = inject(&typo, &enabled(), &settings(true)).expect_err("a typo");
     assert_eq!(error.to_string(), "annotation isthmus.dev/interception: \"exactly\" is not one of exact, ranges");
+}
+
+#[test]
+fn what_the_author_cannot_mend_refuses_no_pod() {
     let no_ranges = Settings { ranges: Vec::new(), ..settings(false) };
-    assert_eq!(inject(&pod(), &enabled(), &no_ranges), Err(Refused::NoRanges));
+    assert_eq!(inject(&pod(), &enabled(), &no_ranges), Ok(Outcome::Skipped(Skipped::NoRanges)));
 }
 
 #[test]
@@ -127,10 +143,12 @@ fn annotations_set_resources_and_options() {
     let mut pod = pod();
     pod["metadata"]["annotations"] = json!({
         "isthmus.dev/memory-limit": "1Gi", "isthmus.dev/cpu-limit": "2", "isthmus.dev/existing": "reset", "isthmus.dev/access-log": "true",
+        "isthmus.dev/init-cpu-limit": "50m",
     });
     let after = injected(&pod, &settings(true));
     let [init, sidecar] = [0, 1].map(|index| &after["spec"]["initContainers"][index]);
     assert_eq!(sidecar["resources"], json!({"requests": {"cpu": "10m", "memory": "24Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}));
+    assert_eq!(init["resources"], json!({"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}}));
     assert!(init["args"].as_array().expect("a list").contains(&json!("--existing=reset")));
     assert!(sidecar["env"].as_array().expect("a list").contains(&json!({"name": "ISTHMUS_ACCESS_LOG", "value": "-"})));
 }

@@ -1,6 +1,7 @@
 //! The CA in a Secret, short-lived certificates signed by it, and its place in the webhook's configuration. All of it renews itself.
 //!
-//! Invariant: whoever comes first makes the CA and everyone uses that one; a Secret that vanished is put back as it was.
+//! Invariant: whoever comes first makes the CA and everyone uses that one; a Secret that vanished is put back as it was, and who has
+//! another CA than the Secret ends, so that no two replicas serve by two of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use tracing::{info, warn};
 
+use super::{CALL_TIMEOUT, in_time};
 use crate::tls::Certificates;
 
 /// The Secret with the CA, in the controller's namespace.
@@ -122,6 +124,14 @@ impl Authority {
     }
 }
 
+/// What the Secret holds.
+enum Kept {
+    /// The CA that is served.
+    Ours,
+    /// Another one.
+    Another,
+}
+
 /// Keeps everything that rests on the CA in order.
 pub struct Keeper {
     /// The API server.
@@ -141,8 +151,8 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Renews and repairs without end.
-    pub async fn run(self) {
+    /// Renews and repairs, until the Secret holds another CA: what that is, is then said.
+    pub async fn run(self) -> anyhow::Error {
         // A third of the time is left for whatever may go wrong.
         let mut renew = tokio::time::interval(self.lifetime * 2 / 3);
         renew.tick().await;
@@ -156,37 +166,44 @@ impl Keeper {
                     }
                     Err(error) => warn!(error = format!("{error:#}"), "the certificate cannot be renewed"),
                 },
-                _ = look.tick() => self.repair().await,
+                _ = look.tick() => if let Some(other) = self.repair().await { return other },
             }
         }
     }
 
-    async fn repair(&self) {
-        if let Err(error) = self.repair_secret().await {
-            warn!(error = format!("{error:#}"), "Secret {}/{SECRET}", self.namespace);
+    async fn repair(&self) -> Option<anyhow::Error> {
+        match self.repair_secret().await {
+            Ok(Kept::Ours) => {}
+            Ok(Kept::Another) => {
+                let place = format!("Secret {}/{SECRET}", self.namespace);
+                return Some(anyhow::anyhow!("{place} holds another CA than at the start, which is served after a restart"));
+            }
+            Err(error) => warn!(error = format!("{error:#}"), "Secret {}/{SECRET}", self.namespace),
         }
         if let Some(name) = &self.webhook
             && let Err(error) = self.repair_webhook(name).await
         {
             warn!(error = format!("{error:#}"), webhook = name, "the webhook's configuration");
         }
+        None
     }
 
-    async fn repair_secret(&self) -> anyhow::Result<()> {
+    async fn repair_secret(&self) -> anyhow::Result<Kept> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        if let Some(secret) = secrets.get_opt(SECRET).await? {
+        if let Some(secret) = in_time(CALL_TIMEOUT, secrets.get_opt(SECRET)).await? {
             let there = Authority::of(&secret)?;
-            anyhow::ensure!(there.pem == self.authority.pem, "it holds another CA than at the start: restart the controller to use it");
-            return Ok(());
+            return Ok(if there.pem == self.authority.pem { Kept::Ours } else { Kept::Another });
         }
-        secrets.create(&PostParams::default(), &self.authority.secret()).await?;
+        in_time(CALL_TIMEOUT, secrets.create(&PostParams::default(), &self.authority.secret())).await?;
         info!("the Secret with the CA was gone and is put back");
-        Ok(())
+        Ok(Kept::Ours)
     }
 
     async fn repair_webhook(&self, name: &str) -> anyhow::Result<()> {
         let configurations: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let Some(configuration) = configurations.get_opt(name).await? else { anyhow::bail!("does not exist: no pod is injected") };
+        let Some(configuration) = in_time(CALL_TIMEOUT, configurations.get_opt(name)).await? else {
+            anyhow::bail!("does not exist: no pod is injected")
+        };
         let webhooks = configuration.webhooks.unwrap_or_default();
         let wanted = ByteString(self.authority.pem.clone().into_bytes());
         let wrong: Vec<_> =
@@ -202,7 +219,7 @@ impl Keeper {
                 .map(|(index, _)| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": wanted})),
         );
         let patch: json_patch::Patch = serde_json::from_value(json!(patch))?;
-        configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await?;
+        in_time(CALL_TIMEOUT, configurations.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await?;
         info!(webhook = name, "told the CA");
         Ok(())
     }

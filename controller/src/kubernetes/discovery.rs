@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::ApiResource;
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -18,6 +18,7 @@ use routing::model::RouteKind;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::{CALL_TIMEOUT, in_time};
 use crate::source::Loaded;
 
 /// Asked again after this time in any case: the watch on CRDs may not be permitted.
@@ -93,7 +94,7 @@ impl Discovery {
                     AGAIN_AFTER
                 }
                 Err(error) => {
-                    warn!(%error, "which kinds are served cannot be found out");
+                    warn!(error = format!("{error:#}"), "which kinds are served cannot be found out");
                     RETRY_AFTER
                 }
             };
@@ -103,11 +104,13 @@ impl Discovery {
             });
             if woken.await.is_ok() {
                 tokio::time::sleep(SETTLE).await;
+                // What has changed together is asked for once.
+                while changes.next().now_or_never().is_some() {}
             }
         }
     }
 
-    async fn ask(&self) -> Result<Served, kube::Error> {
+    async fn ask(&self) -> anyhow::Result<Served> {
         let mut resources: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         let mut names: BTreeSet<String> = BTreeSet::from(["v1".to_owned()]);
         for group in self.client.list_api_groups().await?.groups {
@@ -129,7 +132,24 @@ impl Discovery {
                 Some((plural, resource))
             })
         });
-        Ok(served.collect())
+        let served: Served = served.collect();
+        for followed in FOLLOWED.iter().filter(|followed| !served.contains_key(followed.plural)) {
+            for version in followed.versions {
+                anyhow::ensure!(!self.can_be_listed(followed, version).await?, "{} are served and not named", followed.plural);
+            }
+        }
+        Ok(served)
+    }
+
+    /// An API server that has just started may leave out kinds that it serves; what counts is whether they can be listed.
+    async fn can_be_listed(&self, followed: &Followed, version: &str) -> kube::Result<bool> {
+        let kind = GroupVersionKind::gvk(followed.group, version, followed.kind.as_str());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &ApiResource::from_gvk_with_plural(&kind, followed.plural));
+        match in_time(CALL_TIMEOUT, api.list_metadata(&ListParams::default().limit(1))).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn publish(&self, served: Served) {

@@ -14,10 +14,14 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tracing::warn;
 
+use super::in_time;
+
 /// The audience that a sidecar's token is made for: no other server's tokens are taken, and no other server takes these.
 pub const AUDIENCE: &str = "isthmus.dev/controller";
 /// Reviews at once, when all sidecars come back together.
 const REVIEWS_MAX: usize = 32;
+/// A review, or a look at a node, takes no longer: the sidecar tries again.
+const REVIEW_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node's zone is asked for again after this time.
 const ZONE_AGE_MAX: Duration = Duration::from_secs(600);
 /// Nodes remembered; beyond it all are forgotten and asked for again.
@@ -60,7 +64,8 @@ impl Reviewer {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![AUDIENCE.to_owned()]) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let _turn = self.reviews.acquire().await.map_err(|_| Status::unavailable("the controller ends"))?;
-        let reviewed = Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await;
+        let reviews = Api::<TokenReview>::all(self.client.clone());
+        let reviewed = in_time(REVIEW_TIMEOUT, reviews.create(&PostParams::default(), &review)).await;
         let status =
             reviewed.map_err(|error| Status::unavailable(format!("the token cannot be reviewed: {error}")))?.status.unwrap_or_default();
         let is_for_us = status.audiences.as_ref().is_some_and(|audiences| audiences.iter().any(|audience| audience == AUDIENCE));
@@ -78,7 +83,7 @@ impl Reviewer {
         {
             return zone.clone();
         }
-        let zone = match Api::<Node>::all(self.client.clone()).get_metadata(node).await {
+        let zone = match in_time(REVIEW_TIMEOUT, Api::<Node>::all(self.client.clone()).get_metadata(node)).await {
             Ok(node) => node.metadata.labels.unwrap_or_default().remove(ZONE_LABEL).unwrap_or_default(),
             Err(error) => {
                 warn!(node, %error, "its zone cannot be found out");

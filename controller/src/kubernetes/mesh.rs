@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::discovery::{MESH, Served};
+use super::{CALL_TIMEOUT, in_time};
 use crate::status::conditions;
 
 /// What this mesh claims, by the names of the Gateway API's features, sorted as the API wants it.
@@ -89,7 +90,7 @@ async fn accept(api: &Api<DynamicObject>, mesh: DynamicObject) {
         return;
     }
     let patch = json!({"metadata": {"resourceVersion": mesh.metadata.resource_version}, "status": status});
-    match api.patch_status(&mesh.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
+    match in_time(CALL_TIMEOUT, api.patch_status(&mesh.name_any(), &PatchParams::default(), &Patch::Merge(&patch))).await {
         Ok(_) => info!(mesh = mesh.name_any(), "XMesh accepted"),
         // Somebody else's change comes by the watch.
         Err(kube::Error::Api(status)) if status.code == 409 => {}

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
-use super::MANAGER;
+use super::{CALL_TIMEOUT, MANAGER, in_time};
 use crate::index::Index;
 use crate::status::{Place, entries, is_newer, is_ours};
 
@@ -117,7 +117,7 @@ impl StatusWriter {
         loop {
             // The sender lives as long as this task's siblings: all of them end together.
             if !*self.leadership.borrow() {
-                if self.leadership.wait_for(|leads| *leads).await.is_err() {
+                if self.await_leadership().await.is_err() {
                     return;
                 }
                 // What another leader left undone.
@@ -140,6 +140,16 @@ impl StatusWriter {
         }
     }
 
+    /// What another leader writes in the meantime is not ours to write.
+    async fn await_leadership(&mut self) -> Result<(), watch::error::RecvError> {
+        loop {
+            tokio::select! {
+                leads = self.leadership.wait_for(|leads| *leads) => return leads.map(drop),
+                _ = self.pending.take() => {}
+            }
+        }
+    }
+
     async fn write(&self, key: &ObjectKey, pace: &mut tokio::time::Interval) -> Outcome {
         let Some(held) = self.held.lock().get(key).cloned() else { return Outcome::Done };
         let Some(statuses) = self.index.status(key) else { return Outcome::Done };
@@ -157,7 +167,7 @@ impl StatusWriter {
             "status": {place.list(): entries},
         });
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &held.resource);
-        match api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+        match in_time(CALL_TIMEOUT, api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(&patch))).await {
             Ok(written) => {
                 debug!(object = %key, "status written");
                 self.events(&held, place, &statuses).await;
@@ -201,7 +211,7 @@ impl StatusWriter {
                 action: condition.kind.to_owned(),
                 secondary: None,
             };
-            if let Err(error) = self.recorder.publish(&event, &before.reference()).await {
+            if let Err(error) = in_time(CALL_TIMEOUT, self.recorder.publish(&event, &before.reference())).await {
                 debug!(%error, "event");
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
@@ -20,8 +21,12 @@ use super::discovery::{FOLLOWED, Followed, Served};
 use super::status::HeldStatus;
 use crate::source::Loaded;
 
-/// Objects of one page of a list.
+/// Objects of one page of a list;
 const PAGE: u32 = 500;
+/// of ConfigMaps, which may have a mebibyte each.
+const CONFIG_MAPS_PAGE: u32 = 50;
+/// A watch that goes on says nothing: one whose last error is so old has recovered. Errors come at least twice as often.
+const RECOVERED_AFTER: Duration = Duration::from_secs(90);
 /// Of ConfigMaps only this entry is read: CA certificates of a BackendTLSPolicy.
 const CONFIG_MAP_ENTRY: &str = "ca.crt";
 
@@ -85,18 +90,25 @@ impl Watch {
     async fn follow(&self, resource: &ApiResource) {
         let plural = self.followed.plural;
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
-        let mut events = pin!(watch_kind(api.clone(), watcher::Config::default().page_size(PAGE)).default_backoff());
+        let mut events = pin!(watch_kind(api.clone(), watcher::Config::default().page_size(self.page())).default_backoff());
         let mut listed = BTreeSet::new();
         let mut version = 0;
-        while let Some(event) = events.next().await {
+        let mut is_failing = false;
+        loop {
+            let event = if is_failing { tokio::time::timeout(RECOVERED_AFTER, events.next()).await } else { Ok(events.next().await) };
             let event = match event {
-                Ok(event) => event,
-                Err(error) => {
+                Ok(Some(Ok(event))) => Some(event),
+                Ok(Some(Err(error))) => {
+                    is_failing = true;
                     self.failing(Some(error.to_string()));
                     continue;
                 }
+                Ok(None) => return,
+                Err(_) => None,
             };
+            is_failing = false;
             self.failing(None);
+            let Some(event) = event else { continue };
             match event {
                 Event::Init => {
                     listed.clear();
@@ -127,6 +139,10 @@ impl Watch {
                 return;
             }
         }
+    }
+
+    fn page(&self) -> u32 {
+        if self.followed.kind == ObjectKind::ConfigMap { CONFIG_MAPS_PAGE } else { PAGE }
     }
 
     fn applied(&self, object: DynamicObject, resource: &ApiResource) -> Option<(ObjectKey, Change)> {

@@ -35,6 +35,35 @@ pub(crate) fn upgrade(bed: &Bed) -> anyhow::Result<()> {
     bed.set_value(EAST, "controller.logLevel=info")
 }
 
+/// The CA is renewed as `isthmus check` advises; before that, a Secret that only vanished comes back as it was.
+pub(crate) fn another_ca(bed: &Bed) -> anyhow::Result<()> {
+    const CONTROLLERS: [&str; 4] = ["-n", "isthmus-system", "scale", "deployment/isthmus-controller"];
+    let scale = |replicas: &str| bed.kubectl(WEST, &[&CONTROLLERS[..], &[replicas]].concat());
+    let delete = || bed.kubectl(WEST, &["-n", "isthmus-system", "delete", "secret", "isthmus-ca"]);
+    let secret = || bed.get(WEST, &["-n", "isthmus-system", "secret", "isthmus-ca"]);
+    let ca = || Ok::<_, anyhow::Error>(secret()?["data"]["tls.crt"].clone());
+    let before = ca()?;
+    delete()?;
+    let back = eventually("the Secret comes back", ca)?;
+    ensure!(back == before, "another CA although controllers run");
+    scale("--replicas=0")?;
+    let pods = ["wait", "pod", "--for=delete", "-l", "app.kubernetes.io/name=isthmus-controller", "--timeout=1m"];
+    bed.kubectl(WEST, &[&["-n", "isthmus-system"][..], &pods].concat())?;
+    delete()?;
+    scale("--replicas=2")?;
+    bed.kubectl(WEST, &["-n", "isthmus-system", "rollout", "status", "deployment/isthmus-controller", "--timeout=2m"])?;
+    ensure!(ca()? != before, "the CA is the old one");
+    // A replica that had another CA than the Secret's would end; pods that are made now trust the new one.
+    eventually("the webhook trusts it", || {
+        let (_, said) = bed.check(WEST)?;
+        ensure!(said.contains("ok       webhook: a pod that was tried was given its sidecar"), "{said}");
+        Ok(())
+    })?;
+    bed.kubectl(WEST, &["-n", "shop", "rollout", "restart", "deployment"])?;
+    bed.kubectl(WEST, &["-n", "shop", "rollout", "status", "deployment", "--timeout=2m"])?;
+    install::every_pod_has_its_sidecar(bed, WEST)
+}
+
 /// The mesh is removed while pods run: what they hold stays in force, new ones have no sidecar, and nothing of the mesh is left.
 pub(crate) fn uninstall(bed: &Bed) -> anyhow::Result<()> {
     bed.kubectl(WEST, &["label", "namespace", "shop", "isthmus.dev/injection-"])?;
