@@ -55,6 +55,12 @@ pub struct Rewound<S> {
     stream: S,
 }
 
+impl<S> Rewound<S> {
+    pub(crate) fn new(begun: Bytes, stream: S) -> Self {
+        Self { begun, stream }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.begun.is_empty() {

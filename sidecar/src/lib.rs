@@ -13,6 +13,7 @@ pub mod detect;
 mod drain;
 mod endpoint;
 mod http;
+pub mod http1;
 mod interception;
 mod listener;
 mod passthrough;

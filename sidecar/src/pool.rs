@@ -6,21 +6,25 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::http::{Request, Response};
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tracing::debug;
 
-use crate::connect::{ConnectError, Connector, Place};
+use crate::connect::{ConnectError, Connector};
 use crate::http::LocalExec;
-use crate::http::body::Outgoing;
+use crate::http::body::{BodyError, Outgoing};
+use crate::http1;
 use crate::tls::ClientTls;
 
 /// HTTP/1.1 connections to one endpoint that wait for use; more are closed.
@@ -35,10 +39,6 @@ const STREAMS_MAX: u16 = 100;
 const VIP_USES_MAX: u32 = 100;
 /// And so long at most.
 const VIP_TIME_MAX: Duration = Duration::from_secs(10);
-/// Largest head of a response.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Fields in it.
-const HEADERS_MAX: usize = 256;
 /// What an endpoint may send of one answer before it is taken in; a connection has room for all of its streams, so that one answer that nobody
 /// takes in never holds up another.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -138,18 +138,16 @@ impl Group {
 
 #[derive(Debug)]
 struct Idle {
-    connection: Exclusive,
+    exclusive: Exclusive,
     since: Instant,
 }
 
-/// An HTTP/1.1 connection: one request at a time. Its place is taken as long as anybody holds it, as an upgraded request does.
+/// An HTTP/1.1 connection: one request at a time.
 #[derive(Debug)]
 struct Exclusive {
     opened: Instant,
     uses: u32,
-    sender: http1::SendRequest<Outgoing>,
-    #[expect(dead_code, reason = "kept for its end")]
-    place: Rc<Place>,
+    connection: http1::client::Connection,
 }
 
 #[derive(Clone, Debug)]
@@ -193,21 +191,37 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 enum Kind {
     Http1(Exclusive),
-    Http2(Stream),
+    Http2(Lane),
 }
 
 #[derive(Debug)]
-struct Stream(Multiplexed);
+struct Lane(Multiplexed);
 
-impl Stream {
+impl Lane {
     fn begin(connection: Multiplexed) -> Self {
         connection.usage.streams.set(connection.usage.streams.get() + 1);
         connection.usage.uses.set(connection.usage.uses.get().saturating_add(1));
         Self(connection)
     }
+
+    async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<EndpointBody>, SendError> {
+        let sent = self.0.sender.try_send_request(request).await;
+        sent.map(|response| response.map(EndpointBody::Http2)).map_err(|mut error| {
+            let is_unsent = error.take_message().is_some();
+            let error = error.into_error();
+            let failure = match is_unsent || is_going_away(&error) {
+                true => Failure::Unsent,
+                false if was_refused(&error) => Failure::Refused,
+                false => Failure::Lost,
+            };
+            let usage = &self.0.usage;
+            usage.retired.set(usage.retired.get() || self.0.sender.is_closed() || is_going_away(&error));
+            SendError { error: Cause::Http2(error), failure }
+        })
+    }
 }
 
-impl Drop for Stream {
+impl Drop for Lane {
     fn drop(&mut self) {
         let usage = &self.0.usage;
         usage.streams.set(usage.streams.get().saturating_sub(1));
@@ -219,9 +233,73 @@ impl Drop for Stream {
 #[derive(Debug)]
 pub(crate) struct SendError {
     /// Why.
-    pub(crate) error: hyper::Error,
+    pub(crate) error: Cause,
     /// What that says about the request.
     pub(crate) failure: Failure,
+}
+
+/// Why a request got no response.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Cause {
+    /// Of an HTTP/1.1 connection.
+    #[error(transparent)]
+    Http1(http1::Error),
+    /// Of an HTTP/2 connection.
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
+
+impl Cause {
+    /// Whether the endpoint sent what is no HTTP.
+    pub(crate) fn is_protocol(&self) -> bool {
+        match self {
+            Self::Http1(error) => error.is_protocol(),
+            Self::Http2(error) => error.is_parse(),
+        }
+    }
+
+    /// Whether the request's own body broke off.
+    pub(crate) fn is_own(&self) -> bool {
+        match self {
+            Self::Http1(error) => matches!(error, http1::Error::Body(_)),
+            Self::Http2(error) => error.is_user(),
+        }
+    }
+}
+
+/// The body of an endpoint's answer.
+#[derive(Debug)]
+pub(crate) enum EndpointBody {
+    /// Of an HTTP/1.1 connection.
+    Http1(http1::client::Body),
+    /// Of an HTTP/2 stream.
+    Http2(Incoming),
+}
+
+impl Body for EndpointBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::from),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
 }
 
 /// What is known of a request without a response.
@@ -247,24 +325,24 @@ impl Lease {
     }
 
     /// Sends a request and waits for the head of its response.
-    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Incoming>, SendError> {
-        let sent = match &mut self.kind {
-            Kind::Http1(connection) => connection.sender.try_send_request(request).await,
-            Kind::Http2(stream) => stream.0.sender.try_send_request(request).await,
-        };
-        sent.map_err(|mut error| {
-            let is_unsent = error.take_message().is_some();
-            let error = error.into_error();
-            let failure = match is_unsent || is_going_away(&error) {
-                true => Failure::Unsent,
-                false if was_refused(&error) => Failure::Refused,
-                false => Failure::Lost,
-            };
-            if let Kind::Http2(stream) = &self.kind {
-                stream.0.usage.retired.set(stream.0.usage.retired.get() || stream.0.sender.is_closed() || is_going_away(&error));
-            }
-            SendError { error, failure }
-        })
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<EndpointBody>, SendError> {
+        match &mut self.kind {
+            Kind::Http1(exclusive) => match exclusive.connection.send(request).await {
+                Ok(response) => Ok(response.map(EndpointBody::Http1)),
+                Err(http1::client::SendError { error, is_unsent }) => {
+                    Err(SendError { error: Cause::Http1(error), failure: if is_unsent { Failure::Unsent } else { Failure::Lost } })
+                }
+            },
+            Kind::Http2(stream) => stream.send(request).await,
+        }
+    }
+
+    /// The stream of an answer that switches protocols, which holds its place; none: HTTP/2 has no such thing.
+    pub(crate) fn switch(&self) -> Option<http1::client::Switched> {
+        match &self.kind {
+            Kind::Http1(exclusive) => exclusive.connection.switch(),
+            Kind::Http2(_) => None,
+        }
     }
 }
 
@@ -296,10 +374,10 @@ impl Pool {
                 if let Some(connection) = (reuse == Reuse::Allowed).then(|| self.idle(&peer)).flatten() {
                     return Ok(Lease { peer, is_reused: true, kind: Kind::Http1(connection) });
                 }
-                let connection = open_http1(connector, &peer).await?;
+                let connection = Box::pin(open_http1(connector, &peer)).await?;
                 Ok(Lease { peer, is_reused: false, kind: Kind::Http1(connection) })
             }
-            Transport::Http2 => self.stream(connector, peer, reuse).await,
+            Transport::Http2 => Box::pin(self.stream(connector, peer, reuse)).await,
         }
     }
 
@@ -308,8 +386,8 @@ impl Pool {
         let waiting = http1.get_mut(peer)?;
         // The one used last is the likeliest to live. One that still takes in the rest of a request's body is not ready, and is let go.
         while let Some(idle) = waiting.pop() {
-            if idle.connection.sender.is_ready() && !idle.connection.sender.is_closed() {
-                return Some(idle.connection);
+            if idle.exclusive.connection.is_ready() {
+                return Some(idle.exclusive);
             }
         }
         None
@@ -318,7 +396,7 @@ impl Pool {
     async fn stream(&self, connector: &Connector, peer: Peer, reuse: Reuse) -> Result<Lease, ConnectError> {
         let group = Rc::clone(self.http2.borrow_mut().entry(peer.clone()).or_default());
         let shared = || group.roomy(reuse, peer.reach);
-        let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Stream::begin(connection)) };
+        let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Lane::begin(connection)) };
         if let Some(connection) = shared() {
             return Ok(lease(connection, true));
         }
@@ -339,15 +417,15 @@ impl Pool {
 
     /// Takes a connection back whose response was read to its end.
     pub(crate) fn give_back(&self, lease: Lease) {
-        let Kind::Http1(mut connection) = lease.kind else { return };
-        connection.uses = connection.uses.saturating_add(1);
-        if connection.sender.is_closed() || !lease.peer.reach.allows(connection.uses, connection.opened) {
+        let Kind::Http1(mut exclusive) = lease.kind else { return };
+        exclusive.uses = exclusive.uses.saturating_add(1);
+        if !exclusive.connection.is_kept() || !lease.peer.reach.allows(exclusive.uses, exclusive.opened) {
             return;
         }
         let mut http1 = self.http1.borrow_mut();
         let waiting = http1.entry(lease.peer).or_default();
         if waiting.len() < IDLE_MAX {
-            waiting.push(Idle { connection, since: Instant::now() });
+            waiting.push(Idle { exclusive, since: Instant::now() });
         }
     }
 
@@ -358,7 +436,7 @@ impl Pool {
             let now = Instant::now();
             let is_fresh = |since: Instant| now.duration_since(since) < IDLE_TIME_MAX;
             self.http1.borrow_mut().retain(|_, waiting| {
-                waiting.retain(|idle| !idle.connection.sender.is_closed() && is_fresh(idle.since));
+                waiting.retain(|idle| is_fresh(idle.since) && idle.exclusive.connection.is_ready());
                 !waiting.is_empty()
             });
             self.http2.borrow_mut().retain(|_, group| {
@@ -375,20 +453,8 @@ impl Pool {
 }
 
 async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, ConnectError> {
-    let address = peer.address;
     let (stream, place) = connector.open(peer, Some(Transport::Http1)).await?;
-    let builder = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).clone();
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-    let place = Rc::new(place);
-    let held = Rc::clone(&place);
-    // Ends with its sender, or with the endpoint's side.
-    tokio::task::spawn_local(async move {
-        let _held = held;
-        if let Err(error) = connection.with_upgrades().await {
-            debug!(%address, %error, "connection to an endpoint");
-        }
-    });
-    Ok(Exclusive { opened: Instant::now(), uses: 0, sender, place })
+    Ok(Exclusive { opened: Instant::now(), uses: 0, connection: http1::client::Connection::new(stream, place) })
 }
 
 async fn open_http2(connector: &Connector, peer: &Peer) -> Result<Multiplexed, ConnectError> {

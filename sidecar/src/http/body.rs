@@ -15,6 +15,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::http1;
+
 /// A request's body is kept up to this, so that it can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// So much of a request's body waits for a mirror; one that takes in less loses its copy.
@@ -28,6 +30,9 @@ pub(crate) enum BodyError {
     /// The other side's error.
     #[error(transparent)]
     Peer(#[from] hyper::Error),
+    /// The endpoint's answer.
+    #[error(transparent)]
+    Endpoint(Box<http1::Error>),
     /// Nothing came for the stream's idle limit.
     #[error("nothing came for too long")]
     Idle,

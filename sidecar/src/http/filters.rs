@@ -99,7 +99,8 @@ impl Filtered<'_> {
     pub(crate) async fn apply(&mut self, filters: &[Filter], matched: &RouteMatch, rule: &LiveRule) -> Result<(), Own> {
         for filter in filters {
             if let Filter::ExternalAuth(asked) = filter {
-                auth::authorize(self, asked, rule).await?;
+                // Rare, and large: nobody else's request is to have room for it.
+                Box::pin(auth::authorize(self, asked, rule)).await?;
             } else {
                 self.apply_one(filter, matched, rule)?;
             }

@@ -22,7 +22,9 @@ use super::prepared::{Obeyed, Prepared, RequestBody, Target};
 use super::response::{Guards, ResponseBody, Streamed, Used};
 use super::send::{Sent, send, wall_clock};
 use super::{Connection, Routes, head, mirror};
+use crate::http1::client::Switched;
 use crate::passthrough;
+use crate::pool::EndpointBody;
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveFrontend, LiveRule};
 use crate::telemetry::{Record, Told};
@@ -82,7 +84,7 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
         response.headers_mut().append(name, value);
     }
     if is_switched {
-        let upgraded = client_upgrade.zip(response.extensions_mut().remove::<hyper::upgrade::OnUpgrade>());
+        let upgraded = client_upgrade.zip(used.lease.switch());
         return switch(response, upgraded, guards, used);
     }
     let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
@@ -157,11 +159,12 @@ async fn walk(
     told.route = Arc::clone(&rule.route);
     told.rule = Arc::clone(&rule.rule);
     let obeyed = Obeyed::new(&live.table, position);
-    let routed = route(parts, authority, &body, upgrade, connection, (&live, selection, rule), obeyed, record.told());
-    let routed = within(limit.end(), routed).await.unwrap_or(Err(Reason::RequestTimeout.into()))?;
+    let mut routed = {
+        let routed = pin!(route(parts, authority, &body, upgrade, connection, (&live, selection, rule), obeyed, record.told()));
+        within(limit.end(), routed).await.unwrap_or(Err(Reason::RequestTimeout.into()))?
+    };
     drop(live);
     let is_grpc = routed.prepared.is_grpc;
-    let mut routed = routed;
     mirror::send_copies(&connection.worker, std::mem::take(&mut routed.copies), &body, connection.destination, is_grpc);
     match send_within(connection, &routed.prepared, limit, record.told()).await {
         Ok(sent) => Ok((Walk { routed, sent }, limit)),
@@ -335,12 +338,12 @@ impl Session {
 
 /// Both sides stop speaking HTTP; from then on bytes are copied, without limits of time, until both have ended.
 fn switch(
-    response: Response<Incoming>,
-    upgraded: Option<(hyper::upgrade::OnUpgrade, hyper::upgrade::OnUpgrade)>,
+    response: Response<EndpointBody>,
+    upgraded: Option<(hyper::upgrade::OnUpgrade, Switched)>,
     guards: Guards,
     used: Used,
 ) -> Response<ResponseBody> {
-    let Some((client, endpoint)) = upgraded else {
+    let Some((client, mut endpoint)) = upgraded else {
         return Own::from(Reason::EndpointProtocol).response(Form::Whole, guards);
     };
     let (head, _) = response.into_parts();
@@ -348,9 +351,9 @@ fn switch(
     // Ends with both sides; the worker's LocalSet owns it.
     tokio::task::spawn_local(async move {
         let (_in_flight, _used) = (in_flight, used);
-        match tokio::try_join!(client, endpoint) {
-            Ok((client, endpoint)) => {
-                let copied = passthrough::copy_both(&mut TokioIo::new(client), &mut TokioIo::new(endpoint)).await;
+        match client.await {
+            Ok(client) => {
+                let copied = passthrough::copy_both(&mut TokioIo::new(client), &mut endpoint.stream).await;
                 match copied {
                     Ok(bytes) => record.told().bytes_sent = bytes,
                     Err(error) => debug!(%error, "upgraded"),

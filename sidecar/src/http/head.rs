@@ -148,7 +148,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// The comma-separated members of a field, in all its lines; bytes, since a member that is no text takes none of the others with it.
-fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(field).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     lines.map(<[u8]>::trim_ascii)
 }

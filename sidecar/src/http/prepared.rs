@@ -9,7 +9,6 @@ use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderValue, Request, Response, Uri, Version};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use routing::model::{Addresses, Retry, Rule, Timeouts};
 use routing::table::{Position, RouteTable};
 
@@ -18,7 +17,7 @@ use super::head::{self, Content};
 use super::response::Judged;
 use crate::balance::{self, Circumstances};
 use crate::endpoint::{EndpointState, Outcome};
-use crate::pool::{Peer, Reach, Transport};
+use crate::pool::{EndpointBody, Peer, Reach, Transport};
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
 use crate::worker::Worker;
@@ -139,7 +138,7 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Notes a failure that the head of a response says; else who is to hear of the answer's end.
-    pub(super) fn judge(&self, worker: &Worker, endpoint: &LiveEndpoint, response: &Response<Incoming>) -> Option<Judged> {
+    pub(super) fn judge(&self, worker: &Worker, endpoint: &LiveEndpoint, response: &Response<EndpointBody>) -> Option<Judged> {
         let backend = self.backend()?;
         match head::outcome(response.status(), response.headers()) {
             Some(Outcome::Failure | Outcome::Unreachable) => {

@@ -10,14 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::body::{BodyError, Idle};
 use super::head;
 use super::meter::InFlight;
 use crate::endpoint::{EndpointState, Outcome};
-use crate::pool::Lease;
+use crate::pool::{EndpointBody, Lease};
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
 use crate::telemetry::Record;
@@ -46,7 +45,7 @@ pub(crate) struct Guards {
 /// An endpoint's answer.
 #[derive(Debug)]
 pub(crate) struct Streamed {
-    incoming: Incoming,
+    incoming: EndpointBody,
     idle: Idle,
     deadline: Option<(Pin<Box<Sleep>>, Reason)>,
     guards: Guards,
@@ -103,7 +102,7 @@ impl Drop for Counted {
 
 impl Streamed {
     /// A body that has to have ended by the deadline, if there is one; the reason says whose that is.
-    pub(crate) fn new(incoming: Incoming, idle: Duration, deadline: Option<(Instant, Reason)>, guards: Guards, used: Used) -> Self {
+    pub(crate) fn new(incoming: EndpointBody, idle: Duration, deadline: Option<(Instant, Reason)>, guards: Guards, used: Used) -> Self {
         let deadline = deadline.map(|(end, reason)| (Box::pin(tokio::time::sleep_until(end)), reason));
         let mut streamed = Self { incoming, idle: Idle::new(idle), deadline, guards, used: Some(used) };
         if streamed.incoming.is_end_stream() {
@@ -169,7 +168,7 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 streamed.break_off(Reason::EndpointReset);
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
             // RST_STREAM with NO_ERROR comes out as an end, which it is not.
             Poll::Ready(None) if streamed.breaks_off() => {

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::http::Response;
 use backon::BackoffBuilder;
-use hyper::body::Incoming;
 use routing::model::Retry;
 use tracing::debug;
 
 use super::prepared::Prepared;
 use super::response::{Counted, Used};
 use crate::endpoint::Outcome;
-use crate::pool::{Failure, Reuse, SendError, Transport};
+use crate::pool::{Cause, EndpointBody, Failure, Reuse, SendError, Transport};
 use crate::reason::Reason;
 use crate::snapshot::LiveEndpoint;
 use crate::telemetry::Told;
@@ -33,7 +32,7 @@ const BACKOFF_GROWTH_MAX: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Sent {
     /// Its head, and the body that follows.
-    pub(crate) response: Response<Incoming>,
+    pub(crate) response: Response<EndpointBody>,
     /// The connection and what else ends with it.
     pub(crate) used: Used,
     /// Who answered.
@@ -205,10 +204,10 @@ fn may_repeat(failed: &SendError, was_reused: bool, transport: Transport, prepar
     // In HTTP/2 a head can be acted upon before the first byte of its body.
     let is_unread = transport == Transport::Http1 && prepared.body.is_untouched();
     let is_harmless = prepared.parts.method.is_idempotent() || is_unread;
-    let ended = !failed.error.is_parse() && !failed.error.is_user();
+    let ended = !failed.error.is_protocol() && !failed.error.is_own();
     failed.failure != Failure::Lost || (was_reused && ended && is_harmless)
 }
 
-fn reason(error: &hyper::Error) -> Reason {
-    if error.is_parse() { Reason::EndpointProtocol } else { Reason::EndpointReset }
+fn reason(error: &Cause) -> Reason {
+    if error.is_protocol() { Reason::EndpointProtocol } else { Reason::EndpointReset }
 }

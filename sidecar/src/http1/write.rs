@@ -1,0 +1,222 @@
+//! Writes heads and bodies: what is small in one piece, what is large without a copy. An idle writer holds no buffer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use ::http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderName};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use super::Error;
+use crate::http::head;
+
+/// More is not copied together.
+const SMALL_BYTES: usize = 8 * 1024;
+/// A usual head.
+const HEAD_BYTES: usize = 512;
+
+/// How a body's end is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Encoding {
+    /// It has so many bytes more.
+    Exact(u64),
+    /// Each part says its length.
+    Chunked,
+}
+
+/// The outgoing side of a connection.
+#[derive(Debug)]
+pub(super) struct Writer {
+    /// What goes first;
+    small: BytesMut,
+    /// then this,
+    large: Bytes,
+    /// and this.
+    after: &'static [u8],
+    encoding: Encoding,
+    /// Bytes of the message that have left.
+    written: u64,
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self { small: BytesMut::new(), large: Bytes::new(), after: b"", encoding: Encoding::Exact(0), written: 0 }
+    }
+}
+
+impl Writer {
+    /// Begins a request.
+    pub(super) fn request(&mut self, parts: &Parts) -> Result<(), Error> {
+        self.written = 0;
+        self.encoding = encoding(&parts.headers)?;
+        self.small.reserve(HEAD_BYTES);
+        self.small.extend_from_slice(parts.method.as_str().as_bytes());
+        self.small.extend_from_slice(b" ");
+        match parts.uri.path_and_query() {
+            Some(path) if parts.uri.authority().is_none() => self.small.extend_from_slice(path.as_str().as_bytes()),
+            Some(_) | None => self.small.extend_from_slice(parts.uri.to_string().as_bytes()),
+        }
+        self.small.extend_from_slice(b" HTTP/1.1\r\n");
+        self.fields(&parts.headers, |_| true);
+        self.small.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    fn fields(&mut self, headers: &HeaderMap, is_sent: impl Fn(&HeaderName) -> bool) {
+        for (name, value) in headers.iter().filter(|(name, _)| is_sent(name)) {
+            self.small.extend_from_slice(name.as_str().as_bytes());
+            self.small.extend_from_slice(b": ");
+            self.small.extend_from_slice(value.as_bytes());
+            self.small.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Whether another part of the body can be taken now.
+    pub(super) fn has_room(&self) -> bool {
+        self.large.is_empty() && self.after.is_empty() && self.small.len() < SMALL_BYTES
+    }
+
+    /// Whether nothing of the message has left yet.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.written == 0
+    }
+
+    /// A part of the body. Only called while there is room.
+    pub(super) fn data(&mut self, data: Bytes) -> Result<(), Error> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let after: &'static [u8] = match &mut self.encoding {
+            Encoding::Exact(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Error::Malformed("the body is longer than its Content-Length"))?;
+                b""
+            }
+            Encoding::Chunked => {
+                self.small.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                b"\r\n"
+            }
+        };
+        if self.small.len() + data.len() <= SMALL_BYTES {
+            self.small.extend_from_slice(&data);
+            self.small.extend_from_slice(after);
+        } else {
+            (self.large, self.after) = (data, after);
+        }
+        Ok(())
+    }
+
+    /// The body's end. Only called while there is room.
+    pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
+        match self.encoding {
+            Encoding::Exact(0) => Ok(()),
+            Encoding::Exact(_) => Err(Error::Malformed("the body is shorter than its Content-Length")),
+            Encoding::Chunked => {
+                self.small.extend_from_slice(b"0\r\n");
+                if let Some(trailers) = trailers {
+                    // What frames and addresses a message is no trailer (RFC 9110 section 6.5.1).
+                    self.fields(trailers, |name| !(head::is_hop_by_hop(name) || *name == CONTENT_LENGTH || *name == HOST));
+                }
+                self.small.extend_from_slice(b"\r\n");
+                self.encoding = Encoding::Exact(0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes until nothing is left.
+    pub(super) fn poll_flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.small.is_empty() && self.large.is_empty() && self.after.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let polled = if self.large.is_empty() && self.after.is_empty() {
+                Pin::new(&mut *stream).poll_write(context, &self.small)
+            } else {
+                let parts = [IoSlice::new(&self.small), IoSlice::new(&self.large), IoSlice::new(self.after)];
+                Pin::new(&mut *stream).poll_write_vectored(context, &parts)
+            };
+            let mut length = ready!(polled)?;
+            if length == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += length as u64;
+            let mut pass = |left: usize| {
+                let passed = length.min(left);
+                length -= passed;
+                passed
+            };
+            self.small.advance(pass(self.small.len()));
+            self.large.advance(pass(self.large.len()));
+            self.after = self.after.get(pass(self.after.len())..).unwrap_or_default();
+            if self.small.is_empty() && self.large.is_empty() && self.after.is_empty() {
+                (self.small, self.large) = Default::default();
+                return Pin::new(stream).poll_flush(context);
+            }
+        }
+    }
+}
+
+/// As the head says.
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        return Ok(Encoding::Chunked);
+    }
+    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(Encoding::Exact(0)) };
+    let length = length.to_str().ok().and_then(|length| length.parse().ok());
+    length.map(Encoding::Exact).ok_or(Error::Malformed("Content-Length is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::Request;
+
+    use super::super::Framing;
+    use super::super::trial::body;
+    use super::*;
+
+    /// What is written of a request with these parts of a body.
+    async fn written(framing: (&'static str, &'static str), parts: &[usize], trailers: Option<&HeaderMap>) -> Result<Vec<u8>, Error> {
+        let request = Request::post("/cart?x=1").header("host", "store").header(framing.0, framing.1).body(()).expect("a request");
+        let (mut writer, mut stream) = (Writer::default(), Vec::new());
+        writer.request(&request.into_parts().0)?;
+        for length in parts {
+            if !writer.has_room() {
+                std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await?;
+            }
+            writer.data(vec![b'x'; *length].into())?;
+        }
+        if !writer.has_room() {
+            std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await?;
+        }
+        writer.end(trailers)?;
+        std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await?;
+        Ok(stream)
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_read_as_it_was() {
+        let trailers = HeaderMap::from_iter([
+            (HeaderName::from_static("grpc-status"), "0".parse().expect("a value")),
+            (CONTENT_LENGTH, "9".parse().expect("a value")),
+        ]);
+        for parts in [&[][..], &[1, 2, 3], &[100_000], &[10, 8192, 0, 50_000, 1]] {
+            let bytes = written(("transfer-encoding", "chunked"), parts, Some(&trailers)).await.expect("written");
+            let head = b"POST /cart?x=1 HTTP/1.1\r\nhost: store\r\ntransfer-encoding: chunked\r\n\r\n";
+            let read = body(Framing::Chunked, &[bytes.strip_prefix(head).expect("the head")]);
+            assert_eq!((read.body.len(), read.broken, read.rest.len()), (parts.iter().sum(), None, 0), "{parts:?}");
+            assert_eq!(read.trailers, [("grpc-status".to_owned(), b"0".to_vec())], "a length is no trailer");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_is_as_long_as_its_head_says_or_an_error() {
+        let length = ("content-length", "5");
+        assert!(written(length, &[2, 3], None).await.expect("written").ends_with(b"\r\n\r\nxxxxx"));
+        for parts in [&[2][..], &[6], &[5, 1]] {
+            assert!(matches!(written(length, parts, None).await, Err(Error::Malformed(_))), "{parts:?}");
+        }
+    }
+}
