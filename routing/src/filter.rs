@@ -1,6 +1,7 @@
 //! What filters compute: header edits, the Location of a redirect, rewritten paths. Nothing is sent here.
 
 pub mod cors;
+pub mod step;
 
 use std::num::NonZeroU16;
 

@@ -5,6 +5,7 @@ mod attach;
 #[cfg(test)]
 mod certificates;
 mod endpoints;
+pub mod explain;
 pub mod filter;
 pub mod locality;
 pub mod manifest;
@@ -12,6 +13,7 @@ pub mod matcher;
 pub mod model;
 pub mod parse;
 mod precedence;
+pub mod reason;
 mod resolve;
 pub mod server_name;
 mod service;

@@ -22,14 +22,39 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// The first part of a match that a request does not have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mismatch<'m> {
+    /// Another path.
+    Path(&'m PathMatch),
+    /// Another method.
+    Method(&'m Method),
+    /// A header that is absent or another.
+    Header(&'m HeaderMatch),
+    /// A query parameter that is absent or another.
+    Query(&'m QueryMatch),
+}
+
 impl RouteMatch {
     /// Whether the request has all that is asked for.
     #[must_use]
     pub fn accepts(&self, head: &RequestHead<'_>) -> bool {
-        self.path.accepts(head.path)
-            && self.method.as_ref().is_none_or(|method| method == head.method)
-            && self.headers.iter().all(|header| header.accepts(head))
-            && self.query.iter().all(|query| query.accepts(head.query.unwrap_or_default()))
+        self.mismatch(head).is_none()
+    }
+
+    /// What it does not have; none: it has all.
+    #[must_use]
+    pub fn mismatch(&self, head: &RequestHead<'_>) -> Option<Mismatch<'_>> {
+        if !self.path.accepts(head.path) {
+            return Some(Mismatch::Path(&self.path));
+        }
+        if let Some(method) = self.method.as_ref().filter(|method| *method != head.method) {
+            return Some(Mismatch::Method(method));
+        }
+        if let Some(header) = self.headers.iter().find(|header| !header.accepts(head)) {
+            return Some(Mismatch::Header(header));
+        }
+        self.query.iter().find(|query| !query.accepts(head.query.unwrap_or_default())).map(Mismatch::Query)
     }
 }
 

@@ -54,6 +54,34 @@ impl Precedence {
     }
 }
 
+impl Precedence {
+    /// Why this one goes before a later one, in the words of the list.
+    pub(crate) fn goes_first_because(&self, later: &Self) -> &'static str {
+        if self.path != later.path {
+            match (&self.path, &later.path) {
+                (PathRank::Exact, _) => "its path is exact",
+                (PathRank::Regex(_), PathRank::Prefix(_)) => "its path is a pattern and not a prefix",
+                (PathRank::Rpc(..), _) => "its service or method is longer",
+                (PathRank::Regex(_) | PathRank::Prefix(_), _) => "its path is longer",
+            }
+        } else if self.method != later.method {
+            "it asks for a method"
+        } else if self.headers != later.headers {
+            "it asks for more headers"
+        } else if self.query != later.query {
+            "it asks for more query parameters"
+        } else if self.oldest != later.oldest {
+            "its route is older"
+        } else if self.route != later.route {
+            "its route's name comes first in the alphabet"
+        } else if self.rule != later.rule {
+            "its rule comes first in the route"
+        } else {
+            "it comes first in the rule"
+        }
+    }
+}
+
 fn written_length(value: Option<&ValueMatch>) -> usize {
     value.map_or(0, |value| match value {
         ValueMatch::Exact(text) => text.chars().count(),

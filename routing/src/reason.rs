@@ -1,13 +1,13 @@
 //! Every answer that the sidecar makes itself has one of these reasons: its status, its label and its sentence in one place.
 
-use ::http::StatusCode;
+use http::StatusCode;
 
 /// The response header that carries the label of an answer the sidecar made itself.
-pub(crate) const REASON_HEADER: &str = "x-isthmus-reason";
+pub const REASON_HEADER: &str = "x-isthmus-reason";
 
 /// Why the sidecar answered instead of a backend.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// A RequestRedirect filter answered; the status is the filter's.
     Redirect(StatusCode),
     /// A CORS filter answered a preflight request.
@@ -117,22 +117,26 @@ impl Reason {
     }
 
     /// The status of the answer.
-    pub(crate) fn status(self) -> StatusCode {
+    #[must_use]
+    pub fn status(self) -> StatusCode {
         self.parts().0
     }
 
     /// The status of the answer to a gRPC call.
-    pub(crate) fn grpc_status(self) -> u8 {
+    #[must_use]
+    pub fn grpc_status(self) -> u8 {
         self.parts().1
     }
 
     /// The label in the header, in metrics and in the access log.
-    pub(crate) fn label(self) -> &'static str {
+    #[must_use]
+    pub fn label(self) -> &'static str {
         self.parts().2
     }
 
     /// One sentence for the one who reads the answer.
-    pub(crate) fn sentence(self) -> &'static str {
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
         self.parts().3
     }
 }

@@ -10,6 +10,11 @@ enum Fit {
 }
 
 impl HostPattern {
+    /// Whether a server name in lower case is meant.
+    pub(crate) fn accepts(&self, name: &str) -> bool {
+        self.fit(&name.to_ascii_lowercase()).is_some()
+    }
+
     fn fit(&self, name: &str) -> Option<Fit> {
         match self {
             Self::Exact(exact) => (exact == name).then_some(Fit::Exact),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::matcher::RequestHead;
+use crate::matcher::{Mismatch, RequestHead};
 use crate::model::{Frontend, Route, RouteMatch, Rule};
 use crate::precedence::Precedence;
 
@@ -63,7 +63,12 @@ impl RouteTable {
     /// The match of highest precedence that accepts the request; none: no rule matches (404, GEP-1294).
     #[must_use]
     pub fn select(&self, head: &RequestHead<'_>) -> Option<Selection<'_>> {
-        self.order.iter().filter_map(|position| self.at(*position)).find(|selection| selection.matched.accepts(head))
+        self.verdicts(head).find(|(_, mismatch)| mismatch.is_none()).map(|(selection, _)| selection)
+    }
+
+    /// Every match in its order of precedence, and what the request lacks for it. The first that lacks nothing is selected.
+    pub fn verdicts<'t>(&'t self, head: &RequestHead<'_>) -> impl Iterator<Item = (Selection<'t>, Option<Mismatch<'t>>)> {
+        self.order.iter().filter_map(|position| self.at(*position)).map(|selection| (selection, selection.matched.mismatch(head)))
     }
 
     /// The selection at a position that this table gave.

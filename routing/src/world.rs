@@ -3,6 +3,7 @@
 //! Invariant: answers depend on the present objects alone, never on the order in which they came.
 
 mod attachment;
+pub(crate) mod considered;
 mod policy;
 mod relations;
 mod touched;

@@ -18,7 +18,7 @@ mod interception;
 mod listener;
 mod passthrough;
 mod pool;
-mod reason;
+use routing::reason;
 pub mod request_head;
 mod retry_budget;
 pub mod run;

@@ -76,7 +76,7 @@ fn every_limit_is_documented_and_every_documented_limit_exists() {
 
 /// The labels of the sidecar's own answers, as the source lists them.
 fn reasons() -> BTreeSet<String> {
-    let text = fs::read_to_string(root().join("sidecar/src/reason.rs")).expect("a source file");
+    let text = fs::read_to_string(root().join("routing/src/reason.rs")).expect("a source file");
     let quoted = text.split('"').skip(1).step_by(2);
     let is_label = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     quoted.filter(is_label).map(str::to_owned).collect()

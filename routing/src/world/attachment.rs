@@ -46,7 +46,7 @@ impl World {
     }
 
     /// Whether a route with something to obey is attached to a port of a parent.
-    fn is_attached(&self, route: &ParsedRoute, parent: &ServiceRef, port: NonZeroU16) -> bool {
+    pub(super) fn is_attached(&self, route: &ParsedRoute, parent: &ServiceRef, port: NonZeroU16) -> bool {
         let is_meant = || {
             self.own_parents(route).any(|(written, id)| {
                 let means = || attach::ports(&written.reference, &id, self.services.get(&id));
@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Whether a Service was derived from a ServiceImport and shares an address with it: then routes on either are one group (digest D-8).
-    fn stands_for(&self, service: &ServiceRef, import: &ServiceRef) -> bool {
+    pub(super) fn stands_for(&self, service: &ServiceRef, import: &ServiceRef) -> bool {
         let (Some(service), Some(import)) = (self.services.get(service), self.services.get(import)) else { return false };
         service.derived_from.as_ref() == Some(&import.id) && service.ips.iter().any(|ip| import.ips.contains(ip))
     }

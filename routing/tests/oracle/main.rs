@@ -9,6 +9,7 @@ mod routes;
 mod spec;
 mod streams;
 mod subject;
+mod told;
 mod values;
 
 use std::fmt::Debug;

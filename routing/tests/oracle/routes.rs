@@ -39,7 +39,7 @@ fn the_order_in_which_objects_arrive_never_matters() {
 }
 
 /// The world after everything came, in whatever order, and some went (D-26: a loser is in force again).
-fn world(case: &Mesh) -> World {
+pub(crate) fn world(case: &Mesh) -> World {
     let mut world = subject::world(&case.arrived);
     for gone in &case.gone {
         let key: ObjectKey = subject::object(gone).key();
@@ -48,7 +48,7 @@ fn world(case: &Mesh) -> World {
     world
 }
 
-fn mesh_oracle(case: &Mesh) -> Answer {
+pub(crate) fn mesh_oracle(case: &Mesh) -> Answer {
     spec::answer(&case.objects, &case.dialled, &case.request)
 }
 

@@ -10,10 +10,11 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use prost::Message;
 use proto::ext_authz as wire;
+use routing::filter::step::ResponseChange;
 use routing::model::{AuthProtocol, BackendTarget, ExternalAuth};
 use tracing::debug;
 
-use super::filters::{Filtered, ResponseChange};
+use super::filters::Filtered;
 use super::head;
 use super::own::{Own, Words};
 use super::prepared::{Prepared, RequestBody, Target};
@@ -46,7 +47,8 @@ pub(crate) async fn authorize(filtered: &mut Filtered<'_>, asked: &ExternalAuth,
             (parts, body, true)
         }
     };
-    let authority = if is_grpc { HeaderValue::try_from(backend.model.id.0.service.name.clone()).ok() } else { filtered.authority.clone() };
+    let authority =
+        if is_grpc { HeaderValue::try_from(backend.model.id.0.service.name.clone()).ok() } else { filtered.passing.authority.clone() };
     let prepared = Prepared {
         target: Target::Backend(backend),
         parts,
@@ -108,18 +110,18 @@ async fn ask(filtered: &Filtered<'_>, prepared: &Prepared) -> Result<Answer, &'s
 
 /// The client's method, path and Host, and the headers that are always sent or were asked for.
 fn http_request(filtered: &Filtered<'_>, prefix: &str, allowed: &[HeaderName], body: &Bytes) -> Result<Parts, Own> {
-    let target = filtered.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = filtered.passing.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri: Uri = format!("{prefix}{target}").parse().map_err(|_| Reason::InvalidTarget)?;
     let mut headers = HeaderMap::new();
     for name in [&AUTHORIZATION].into_iter().chain(allowed).filter(|name| !is_framing(name)) {
-        copy(&filtered.parts.headers, &mut headers, name);
+        copy(&filtered.passing.parts.headers, &mut headers, name);
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    Ok(parts(filtered.parts.method.clone(), uri, Version::HTTP_11, headers))
+    Ok(parts(filtered.passing.parts.method.clone(), uri, Version::HTTP_11, headers))
 }
 
 fn grpc_request(filtered: &Filtered<'_>, allowed: &[HeaderName], body: Bytes) -> (Parts, Bytes) {
-    let head = &filtered.parts;
+    let head = &filtered.passing.parts;
     let mut headers = std::collections::BTreeMap::new();
     for name in head.headers.keys().filter(|name| allowed.is_empty() || allowed.contains(name)) {
         let values: Vec<_> = head.headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -129,7 +131,7 @@ fn grpc_request(filtered: &Filtered<'_>, allowed: &[HeaderName], body: Bytes) ->
         method: head.method.to_string(),
         headers,
         path: head.uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        host: filtered.authority.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned(),
+        host: filtered.passing.authority.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned(),
         scheme: "http".to_owned(),
         size: i64::try_from(body.len()).unwrap_or(-1),
         protocol: if head.version == Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" }.to_owned(),
@@ -163,8 +165,8 @@ fn obey_http(filtered: &mut Filtered<'_>, mut answer: Answer, allowed: &[HeaderN
     }
     let names: Vec<HeaderName> = answer.headers.keys().filter(|name| allowed.is_empty() || allowed.contains(name)).cloned().collect();
     for name in names.iter().filter(|name| !is_framing(name)) {
-        filtered.parts.headers.remove(name);
-        copy(&answer.headers, &mut filtered.parts.headers, name);
+        filtered.passing.parts.headers.remove(name);
+        copy(&answer.headers, &mut filtered.passing.parts.headers, name);
     }
     Ok(())
 }
@@ -194,9 +196,9 @@ fn obey_grpc(filtered: &mut Filtered<'_>, answer: &Answer) -> Result<(), Own> {
         _ if !is_allowed => Err(Reason::AuthDenied.into()),
         Some(wire::check_response::HttpResponse::OkResponse(yes)) => {
             for name in yes.headers_to_remove.iter().filter_map(|name| name.parse::<HeaderName>().ok()).filter(|name| !is_framing(name)) {
-                filtered.parts.headers.remove(name);
+                filtered.passing.parts.headers.remove(name);
             }
-            set(&mut filtered.parts.headers, yes.headers);
+            set(&mut filtered.passing.parts.headers, yes.headers);
             for (name, value, _) in yes.response_headers_to_add.into_iter().filter_map(header) {
                 filtered.changes.push(ResponseChange::Add(name, value));
             }

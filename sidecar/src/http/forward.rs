@@ -9,6 +9,7 @@ use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use routing::filter::step::{Passing, ResponseChange, request_head};
 use routing::model::{BackendTarget, Persistence, RouteKind, Rule};
 use routing::session::{Kept, Scope};
 use routing::split;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::Replayable;
-use super::filters::{Copy, Filtered, ResponseChange, request_head};
+use super::filters::{Copy, Filtered};
 use super::own::{Form, Own};
 use super::prepared::{Obeyed, Prepared, RequestBody, Target};
 use super::response::{Guards, ResponseBody, Streamed, Used};
@@ -237,8 +238,7 @@ async fn route(
     head::strip_hop_by_hop(&mut parts.headers);
     let mut filtered = Filtered {
         worker,
-        parts,
-        authority,
+        passing: Passing { parts, authority },
         body,
         changes: Vec::new(),
         copies: Vec::new(),
@@ -250,7 +250,7 @@ async fn route(
         // A browser, for one, is to see an error as it would see an answer.
         Err(own) => return Err(own.changed(filtered.changes)),
     };
-    let Filtered { parts, authority, changes, copies, .. } = filtered;
+    let Filtered { passing: Passing { parts, authority }, changes, copies, .. } = filtered;
     let prepared = Prepared {
         target: Target::Backend(backend),
         parts,
@@ -280,7 +280,7 @@ async fn choose(
     told: &mut Told,
 ) -> Result<Chosen, Own> {
     filtered.apply(&selection.rule.filters, selection.matched, rule).await?;
-    let session = kept(selection.rule, rule, &filtered.parts);
+    let session = kept(selection.rule, rule, &filtered.passing.parts);
     let kept = session.as_ref().and_then(|(_, kept)| rule.session(&kept.as_ref()?.endpoint));
     // A session goes to its own backend even if that has no weight any more (GEP-1619).
     let chosen = match kept {
@@ -296,7 +296,7 @@ async fn choose(
     filtered.apply(&weighted.filters, selection.matched, rule).await?;
     let session = match session {
         Some((persistence, kept)) => Some(Session { persistence, scope: rule.scope.clone(), backend: Arc::clone(&backend), kept }),
-        None => of_backend(&backend, &filtered.parts),
+        None => of_backend(&backend, &filtered.passing.parts),
     };
     let kept = kept.map(|(_, address)| address).or_else(|| session.as_ref().and_then(Session::address));
     Ok(Chosen { backend, session, kept })

@@ -4,8 +4,8 @@ use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
 use http_body_util::Full;
+use routing::filter::step::ResponseChange;
 
-use super::filters::ResponseChange;
 use super::head::{GRPC_MESSAGE, GRPC_STATUS};
 use super::response::{Guards, ResponseBody};
 use crate::reason::{REASON_HEADER, Reason};
