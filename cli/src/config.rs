@@ -22,6 +22,8 @@ pub enum Command {
     Check(Check),
     /// Give the pods of manifests their sidecar, as the webhook would
     Inject(Inject),
+    /// Say why a request goes where it goes, by the objects of a folder
+    Explain(Explain),
     /// Do nothing until standard input ends; the first process of a demo's process id namespace
     #[command(hide = true)]
     Hold,
@@ -79,6 +81,37 @@ pub struct Inject {
     /// Ranges of VIPs, for pods whose interception is by ranges
     #[arg(long, value_delimiter = ',')]
     pub vip_range: Vec<String>,
+}
+
+/// `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct Explain {
+    /// Method and URL, for example 'GET http://store.shop.svc.clusterset.local/cart?x=1'; GET may be left out
+    pub request: String,
+    /// Folder or file with the Kubernetes YAML of one cluster
+    #[arg(short, long)]
+    pub filename: PathBuf,
+    /// Namespace of the client's pod
+    #[arg(long, default_value = "default")]
+    pub from: String,
+    /// Header, 'NAME: VALUE'; may be repeated
+    #[arg(short = 'H', long)]
+    pub header: Vec<String>,
+    /// The request is made in HTTP/2, as gRPC is
+    #[arg(long)]
+    pub http2: bool,
+    /// Name of the cluster in the ClusterSet
+    #[arg(long, default_value = "")]
+    pub cluster: String,
+    /// Node of the client's pod, where that matters for endpoints
+    #[arg(long, default_value = "")]
+    pub node: String,
+    /// Zone of the client's pod, where that matters for endpoints
+    #[arg(long, default_value = "")]
+    pub zone: String,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
 }
 
 /// `demo`.

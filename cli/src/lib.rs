@@ -4,6 +4,7 @@ mod check;
 pub mod config;
 mod demo;
 mod expected;
+mod explain;
 mod inject;
 mod request;
 mod shell;
@@ -19,6 +20,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     match config.command {
         Command::Check(check) => check::run(&check),
         Command::Inject(inject) => inject::run(&inject),
+        Command::Explain(asked) => explain::run(&asked),
         Command::Demo(demo) => demo::run(&demo),
         Command::Hold => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
