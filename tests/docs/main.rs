@@ -16,11 +16,16 @@ fn page(name: &str) -> String {
 
 /// Every source file below a folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    files(folder, "rs", found);
+}
+
+/// Every file of a kind below a folder.
+fn files(folder: &Path, kind: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files(&path, kind, found);
+        } else if path.extension().is_some_and(|extension| extension == kind) {
             found.push(path);
         }
     }
@@ -84,28 +89,31 @@ fn reasons() -> BTreeSet<String> {
 
 #[test]
 fn every_reason_is_documented() {
-    let page = page("reference.md");
     let reasons = reasons();
     assert!(reasons.len() > 25, "the source is understood: {reasons:?}");
-    let missing: Vec<&String> = reasons.iter().filter(|reason| !page.contains(&format!("`{reason}`"))).collect();
-    assert!(missing.is_empty(), "not in docs/reference.md: {missing:?}");
+    for name in ["reference.md", "troubleshooting.md"] {
+        let page = page(name);
+        let missing: Vec<&String> = reasons.iter().filter(|reason| !page.contains(&format!("`{reason}`"))).collect();
+        assert!(missing.is_empty(), "not in docs/{name}: {missing:?}");
+    }
 }
 
 #[test]
 fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
     let summary = page("SUMMARY.md");
-    for entry in fs::read_dir(root().join("docs")).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
-        if !name.ends_with(".md") {
-            continue;
-        }
+    let docs = root().join("docs");
+    let mut pages = Vec::new();
+    files(&docs, "md", &mut pages);
+    assert!(pages.len() > 15, "sub-folders are read: {pages:?}");
+    for path in pages {
+        let name = path.strip_prefix(&docs).expect("inside").to_str().expect("a name").to_owned();
         assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
         let text = fs::read_to_string(&path).expect("a page");
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();
             let is_local = !file.is_empty() && !file.contains("://");
-            assert!(!is_local || root().join("docs").join(file).exists(), "{name}: {link} leads nowhere");
+            let folder = path.parent().expect("a folder");
+            assert!(!is_local || folder.join(file).exists(), "{name}: {link} leads nowhere");
         }
     }
 }
