@@ -16,7 +16,8 @@ use crate::config::{Explain, Output};
 /// Explains, and ends the program with 1 if some of such requests get an error of the mesh.
 pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
     let world = world(config)?;
-    let explanation = explain(&world, &asked(config)?)?;
+    let explanation = explain(&world, &asked(config)?)
+        .with_context(|| format!("{}: are the cluster's Services and ServiceImports in it?", config.filename.display()))?;
     match config.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
         Output::Text => print!("{}", text(&explanation)),

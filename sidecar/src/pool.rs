@@ -191,13 +191,13 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 enum Kind {
     Http1(Exclusive),
-    Http2(Lane),
+    Http2(Stream),
 }
 
 #[derive(Debug)]
-struct Lane(Multiplexed);
+struct Stream(Multiplexed);
 
-impl Lane {
+impl Stream {
     fn begin(connection: Multiplexed) -> Self {
         connection.usage.streams.set(connection.usage.streams.get() + 1);
         connection.usage.uses.set(connection.usage.uses.get().saturating_add(1));
@@ -221,7 +221,7 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
+impl Drop for Stream {
     fn drop(&mut self) {
         let usage = &self.0.usage;
         usage.streams.set(usage.streams.get().saturating_sub(1));
@@ -396,7 +396,7 @@ impl Pool {
     async fn stream(&self, connector: &Connector, peer: Peer, reuse: Reuse) -> Result<Lease, ConnectError> {
         let group = Rc::clone(self.http2.borrow_mut().entry(peer.clone()).or_default());
         let shared = || group.roomy(reuse, peer.reach);
-        let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Lane::begin(connection)) };
+        let lease = |connection, is_reused| Lease { peer: peer.clone(), is_reused, kind: Kind::Http2(Stream::begin(connection)) };
         if let Some(connection) = shared() {
             return Ok(lease(connection, true));
         }

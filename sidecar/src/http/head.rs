@@ -82,7 +82,7 @@ pub(crate) fn complete_http1(headers: &mut HeaderMap, host: Option<HeaderValue>,
         headers.insert(HOST, host);
     }
     if content == Content::Present && !headers.contains_key(CONTENT_LENGTH) {
-        // Said, because for a GET without either hyper takes the body to be none.
+        // What the head does not say has no body (RFC 9112 section 6.3).
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if let Some(upgrade) = upgrade {
