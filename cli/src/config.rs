@@ -86,7 +86,7 @@ pub struct Inject {
 /// `explain`.
 #[derive(Args, Clone, Debug)]
 pub struct Explain {
-    /// Method and URL, for example 'GET http://store.shop.svc.clusterset.local/cart?x=1'; GET may be left out
+    /// Method and URL, for example `GET http://store.shop.svc.clusterset.local/cart?x=1`; GET may be left out
     pub request: String,
     /// Folder or file with the Kubernetes YAML of one cluster
     #[arg(short, long)]

@@ -86,6 +86,8 @@ impl Resource {
 pub trait View {
     /// What is seen under a name.
     fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>>;
+    /// Whether there is something under a name that is not seen: of a backend, that no route that is seen refers to it.
+    fn is_withheld(&self, kind: Kind, name: &str) -> bool;
     /// All that is seen of a kind.
     fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_>;
     /// What it was made of.
@@ -100,6 +102,10 @@ struct OfNamespace<'s> {
 impl View for OfNamespace<'_> {
     fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>> {
         self.shown.get(kind, name, self.namespace)
+    }
+
+    fn is_withheld(&self, kind: Kind, name: &str) -> bool {
+        self.shown.is_withheld(kind, name, self.namespace)
     }
 
     fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_> {

@@ -293,6 +293,42 @@ pub enum BackendFaultReason {
     UnsupportedProtocol,
 }
 
+impl Frontend {
+    /// Every backend that its rules and their filters refer to, some more than once.
+    pub fn backend_ids(&self) -> impl Iterator<Item = &BackendId> {
+        let rules = self.routes.iter().flat_map(|route| &route.rules);
+        rules.flat_map(|rule| rule.backends.iter().filter_map(|backend| backend.target.backend()).chain(rule.filter_backends()))
+    }
+}
+
+impl Rule {
+    /// What its filters and those of its backends refer to.
+    pub fn filter_backends(&self) -> impl Iterator<Item = &BackendId> {
+        let filters = self.filters.iter().chain(self.backends.iter().flat_map(|backend| &backend.filters));
+        filters.filter_map(|filter| match filter {
+            Filter::Mirror(mirror) => mirror.target.backend(),
+            Filter::ExternalAuth(auth) => auth.target.backend(),
+            Filter::RequestHeaders(_)
+            | Filter::ResponseHeaders(_)
+            | Filter::Redirect(_)
+            | Filter::Rewrite(_)
+            | Filter::Cors(_)
+            | Filter::Unsupported(_) => None,
+        })
+    }
+}
+
+impl BackendTarget {
+    /// The backend, if it is a valid one.
+    #[must_use]
+    pub fn backend(&self) -> Option<&BackendId> {
+        match self {
+            Self::Backend(id) => Some(id),
+            Self::Invalid(_) => None,
+        }
+    }
+}
+
 impl BackendFaultReason {
     /// As written in the condition.
     #[must_use]

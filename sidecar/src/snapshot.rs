@@ -11,7 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use routing::locality::{self, Location};
-use routing::model::{Addresses, AppProtocol, Backend, BackendId, BackendTarget, Filter, FrontendId, Rule};
+use routing::model::{Addresses, AppProtocol, Backend, BackendId, BackendTarget, FrontendId};
 use routing::session::Scope;
 use routing::table::RouteTable;
 use tracing::{debug, warn};
@@ -66,7 +66,7 @@ pub(crate) struct LiveRule {
 impl LiveRule {
     /// A backend that a filter refers to.
     pub(crate) fn other(&self, target: &BackendTarget) -> Option<Arc<LiveBackend>> {
-        let id = target_id(target)?;
+        let id = target.backend()?;
         self.others.iter().find(|backend| backend.model.id == *id).map(Arc::clone)
     }
 
@@ -219,8 +219,8 @@ impl LiveFrontend {
             let rules = route.rules.iter().map(|rule| LiveRule {
                 route: Arc::clone(&name),
                 rule: rule.name.clone().unwrap_or_else(|| rule.index.to_string()).into(),
-                backends: rule.backends.iter().map(|backend| target_id(&backend.target).and_then(&backends)).collect(),
-                others: filter_targets(rule).filter_map(&backends).collect(),
+                backends: rule.backends.iter().map(|backend| backend.target.backend().and_then(&backends)).collect(),
+                others: rule.filter_backends().filter_map(&backends).collect(),
                 scope: Scope::of(table.frontend().kind, route, rule),
                 sessions: OnceLock::new(),
             });
@@ -242,12 +242,6 @@ impl LiveFrontend {
         self.used_s.load(Ordering::Relaxed)
     }
 
-    /// Every backend it names.
-    pub(crate) fn backend_ids(table: &RouteTable) -> impl Iterator<Item = &BackendId> {
-        let rules = table.frontend().routes.iter().flat_map(|route| &route.rules);
-        rules.flat_map(|rule| rule.backends.iter().filter_map(|backend| target_id(&backend.target)).chain(filter_targets(rule)))
-    }
-
     /// Whether it has the very same backends in the very same places.
     pub(crate) fn has_same_backends(&self, other: &Self) -> bool {
         let all = |frontend: &Self| -> Vec<Option<*const LiveBackend>> {
@@ -257,26 +251,4 @@ impl LiveFrontend {
         };
         all(self) == all(other)
     }
-}
-
-fn target_id(target: &BackendTarget) -> Option<&BackendId> {
-    match target {
-        BackendTarget::Backend(id) => Some(id),
-        BackendTarget::Invalid(_) => None,
-    }
-}
-
-/// What the filters of a rule and of its backends refer to.
-fn filter_targets(rule: &Rule) -> impl Iterator<Item = &BackendId> {
-    let filters = rule.filters.iter().chain(rule.backends.iter().flat_map(|backend| &backend.filters));
-    filters.filter_map(|filter| match filter {
-        Filter::Mirror(mirror) => target_id(&mirror.target),
-        Filter::ExternalAuth(auth) => target_id(&auth.target),
-        Filter::RequestHeaders(_)
-        | Filter::ResponseHeaders(_)
-        | Filter::Redirect(_)
-        | Filter::Rewrite(_)
-        | Filter::Cors(_)
-        | Filter::Unsupported(_) => None,
-    })
 }

@@ -26,10 +26,14 @@ fn slice(name: &str, address: &str) -> Object {
 }
 
 fn route(namespace: &str, parent: &str, path: &str) -> Object {
+    route_to("cart", namespace, parent, path)
+}
+
+fn route_to(backend: &str, namespace: &str, parent: &str, path: &str) -> Object {
     object(&format!(
         "{{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {{name: {parent}, namespace: {namespace}}}, spec: {{parentRefs: \
          [{{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: shop, name: {parent}}}], rules: [{{matches: [{{path: {{value: \
-         {path}}}}}], backendRefs: [{{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: shop, name: cart}}]}}]}}}}"
+         {path}}}}}], backendRefs: [{{group: multicluster.x-k8s.io, kind: ServiceImport, namespace: shop, name: {backend}}}]}}]}}}}"
     ))
 }
 
@@ -92,6 +96,34 @@ fn endpoints_concern_those_that_follow_the_backend() {
     assert!(told(&follows).is_empty(), "it follows no more");
 }
 
+fn backends(member: &Member) -> Vec<String> {
+    seen(member).into_keys().filter(|(kind, _)| *kind == Kind::Backend).map(|(_, name)| name).collect()
+}
+
+#[test]
+fn a_namespace_sees_the_backends_that_its_own_view_of_the_routes_refers_to() {
+    let imports = ["store", "cart", "pay"].into_iter().zip(["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    let mut objects: Vec<Object> = imports.map(|(name, ip)| import(name, ip)).collect();
+    let index = with(&objects);
+    let members = NAMESPACES.map(|namespace| member(&index, namespace));
+    assert_eq!(members.each_ref().map(backends), [const { Vec::<String>::new() }; 3], "no route refers to any");
+    let name = |backend: &str| vec![format!("ServiceImport/shop/{backend}/80")];
+    objects.extend([route_to("cart", "shop", "store", "/"), route_to("pay", "buyers", "store", "/")]);
+    objects.iter().for_each(|object| index.apply(object.clone()));
+    index.flush();
+    assert_eq!(members.each_ref().map(backends), [name("cart"), name("pay"), name("cart")]);
+    let pay = (Kind::Backend, name("pay").remove(0));
+    assert!(members[2].look(|view| view.get(pay.0, &pay.1).is_none() && view.is_withheld(pay.0, &pay.1)), "asked by name too");
+    members.iter().for_each(|member| drop(told(member)));
+    change(&index, slice("pay", "10.1.0.1"));
+    let concerned = format!("backend {}", pay.1);
+    assert_eq!(members.each_ref().map(told), [vec![], vec![concerned.clone()], vec![]], "its endpoints are nobody else's concern");
+    index.delete(&route("buyers", "store", "/").key());
+    index.flush();
+    assert_eq!(members.each_ref().map(backends), [const { "cart" }; 3].map(name));
+    assert!(told(&members[1]).contains(&concerned));
+}
+
 #[test]
 fn who_is_busy_or_has_something_to_read_is_not_settled() {
     let index = with(&[import("store", "10.0.0.1"), import("cart", "10.0.0.2")]);
@@ -116,6 +148,7 @@ fn what_is_kept_up_to_date_is_what_would_be_made_anew() {
         pool.extend([slice(name, "10.1.0.1"), slice(name, &format!("10.1.1.{number}"))]);
         for namespace in ["shop", "buyers"] {
             pool.extend(["/a", "/b"].map(|path| route(namespace, name, path)));
+            pool.push(route_to("pay", namespace, name, "/a"));
         }
     }
     let index = with(&[]);

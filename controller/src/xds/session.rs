@@ -262,6 +262,11 @@ impl Subscription {
         for name in due {
             match view.get(kind, &name) {
                 Some(resource) if self.follows(&name) => self.tell(resource, &held, &mut news),
+                // No route refers to it any more. The client's routes of before may, until it has what the new ones need: to take it away
+                // would break requests on their way. It hears no more of it, and drops it by itself.
+                None if self.names.contains(&name)
+                    && (self.told.contains(name.as_str()) || held.contains_key(&name))
+                    && view.is_withheld(kind, &name) => {}
                 None => {
                     let was_there = self.told.remove(name.as_str()) || held.contains_key(&name);
                     let is_news = if self.names.contains(&name) { self.absent.insert(name.clone()) } else { was_there };

@@ -209,7 +209,7 @@ impl Client {
     fn needed_backends(&self) -> BTreeSet<String> {
         let held = self.frontends.held.values().map(|held| &held.value);
         let live = self.live.values().map(|frontend| &frontend.table);
-        held.chain(live).flat_map(|table| LiveFrontend::backend_ids(table)).map(ToString::to_string).collect()
+        held.chain(live).flat_map(|table| table.frontend().backend_ids()).map(ToString::to_string).collect()
     }
 
     /// Swaps in each frontend whose backends are all here.
@@ -218,7 +218,7 @@ impl Client {
         live.retain(|id, _| frontends.held.contains_key(&id.to_string()));
         for held in frontends.held.values() {
             let table = &held.value;
-            let complete = LiveFrontend::backend_ids(table).all(|id| backends.is_settled(&id.to_string()));
+            let complete = table.frontend().backend_ids().all(|id| backends.is_settled(&id.to_string()));
             let id = &table.frontend().id;
             let find = |id: &BackendId| backends.held.get(&id.to_string()).map(|held| Arc::clone(&held.value));
             let present = live.get(id);

@@ -10,19 +10,28 @@ use crate::revision::Revision;
 
 /// Name and version of all that there is.
 #[derive(Default)]
-struct Fixed(BTreeMap<Kind, BTreeMap<String, Arc<Resource>>>, Revision);
+struct Fixed {
+    resources: BTreeMap<Kind, BTreeMap<String, Arc<Resource>>>,
+    revision: Revision,
+    /// Names that others see.
+    withheld: BTreeSet<String>,
+}
 
 impl View for Fixed {
     fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>> {
-        self.0.get(&kind)?.get(name)
+        self.resources.get(&kind)?.get(name)
+    }
+
+    fn is_withheld(&self, _: Kind, name: &str) -> bool {
+        self.withheld.contains(name)
     }
 
     fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_> {
-        Box::new(self.0.get(&kind).into_iter().flat_map(BTreeMap::values))
+        Box::new(self.resources.get(&kind).into_iter().flat_map(BTreeMap::values))
     }
 
     fn revision(&self) -> &Revision {
-        &self.1
+        &self.revision
     }
 }
 
@@ -32,7 +41,7 @@ fn view(vips: &[(&str, &str)], frontends: &[(&str, &str)], backends: &[(&str, &s
         ((*name).to_owned(), Arc::new(resource))
     };
     let all = Kind::ALL.into_iter().zip([vips, frontends, backends]);
-    Fixed(all.map(|(kind, items)| (kind, items.iter().map(resource).collect())).collect(), Revision::default())
+    Fixed { resources: all.map(|(kind, items)| (kind, items.iter().map(resource).collect())).collect(), ..Fixed::default() }
 }
 
 fn ask(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {
@@ -92,6 +101,18 @@ fn a_name_that_does_not_exist_is_said_to_be_gone_once_and_again_when_asked_again
     session.request(ask(type_url::FRONTEND, &["f"])).expect("taken");
     assert_eq!(said(&mut session, &view(&[], &[], &[])), ["frontend -f"]);
     assert_eq!(said(&mut session, &view(&[], &[("f", "1")], &[])), ["frontend +f"]);
+}
+
+#[test]
+fn a_backend_that_no_route_refers_to_any_more_is_not_taken_away_and_not_shown_to_who_never_saw_it() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["b"])]);
+    said(&mut session, &view(&[], &[], &[("b", "1")]));
+    let withheld = Fixed { withheld: ["a", "b"].map(str::to_owned).into(), ..Fixed::default() };
+    assert_eq!(said(&mut session, &withheld), Vec::<String>::new(), "its old routes have it still");
+    session.request(ask(type_url::BACKEND, &["a"])).expect("taken");
+    assert_eq!(said(&mut session, &withheld), ["backend -a"], "to a stranger it does not exist");
+    assert_eq!(said(&mut session, &view(&[], &[], &[("b", "1")])), Vec::<String>::new(), "it has it");
+    assert_eq!(said(&mut session, &Fixed::default()), ["backend -b"], "now it is gone");
 }
 
 #[test]
