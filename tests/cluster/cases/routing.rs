@@ -108,3 +108,28 @@ pub(crate) fn a_job_ends(bed: &Bed) -> anyhow::Result<()> {
     bed.kubectl(EAST, &["-n", "shop", "delete", "job", "once", "--wait=false"])?;
     Ok(())
 }
+
+/// The sidecar's image brings the authorities that `wellKnownCACertificates: System` means: a policy that trusts them can be met.
+pub(crate) fn the_image_has_the_systems_authorities(bed: &Bed) -> anyhow::Result<()> {
+    let policy = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "metadata": {"name": "system", "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "cart"}],
+            "validation": {"hostname": "cart.example.com", "wellKnownCACertificates": "System"},
+        },
+    });
+    bed.apply(EAST, &policy.to_string())?;
+    let refused = eventually("the policy is in force", || {
+        let head = bed.shell("client", &format!("curl -s -o /dev/null -D - {STORE}/cart"))?;
+        ensure!(head.contains("x-isthmus-reason: tls_"), "{head}");
+        Ok(head)
+    });
+    bed.kubectl(EAST, &["-n", "shop", "delete", "backendtlspolicy", "system"])?;
+    let refused = refused?;
+    ensure!(refused.contains("tls_failed"), "these endpoints speak no TLS, and that is all that is wrong: {refused}");
+    eventually("the policy is gone", || {
+        let answer = bed.shell("client", &format!("curl -s {STORE}/cart"))?;
+        ensure!(answer.contains("Hostname=cart-"), "{answer}");
+        Ok(())
+    })
+}
