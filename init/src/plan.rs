@@ -13,7 +13,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use serde::Serialize;
@@ -231,8 +231,8 @@ pub fn reset_existing(plan: &Plan, before: &Installed) -> io::Result<usize> {
     })
 }
 
-/// Whoever changes tables without pause is not waited for.
-const LIST_ATTEMPTS_MAX: u32 = 20;
+/// Whoever changes tables without pause is not waited for any longer.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is in force.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -260,16 +260,17 @@ impl Installed {
     /// What is replaced while it is read is read again, so that it is never a mixture.
     fn list() -> io::Result<Self> {
         let reader = Reader::open(TABLE)?;
-        let mut attempts = 0;
+        let end = Instant::now() + LIST_TIMEOUT;
         loop {
-            attempts += 1;
             let generation = reader.generation()?;
             let listed = Self::list_once(&reader);
             // A commit counts up a moment before it is in force, so that what is gone all the same was replaced just then.
             let is_gone = listed.as_ref().is_err_and(|error| error.raw_os_error() == Some(Errno::ENOENT as i32));
-            if attempts == LIST_ATTEMPTS_MAX || (reader.generation()? == generation && !is_gone) {
+            if Instant::now() >= end || (reader.generation()? == generation && !is_gone) {
                 return listed;
             }
+            // Who replaces it may have been interrupted in the middle of it.
+            std::thread::yield_now();
         }
     }
 

@@ -12,9 +12,13 @@ pub enum Reason {
     Redirect(StatusCode),
     /// A CORS filter answered a preflight request.
     Preflight,
+    /// What came is no HTTP request.
+    InvalidRequest,
+    /// More bytes or fields than a head may have.
+    HeadTooLarge,
     /// Not exactly one Host.
     InvalidHost,
-    /// Both Content-Length and Transfer-Encoding, or several different lengths.
+    /// Both Content-Length and Transfer-Encoding, several lengths, or one that cannot be read.
     InvalidFraming,
     /// CONNECT: a route is no tunnel.
     UnsupportedConnect,
@@ -83,8 +87,17 @@ impl Reason {
         match self {
             Self::Redirect(status) => (status, UNKNOWN, "redirect", ""),
             Self::Preflight => (StatusCode::NO_CONTENT, UNKNOWN, "preflight", ""),
+            Self::InvalidRequest => (bad, INVALID_ARGUMENT, "invalid_request", "what came is no HTTP request"),
+            Self::HeadTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                RESOURCE_EXHAUSTED,
+                "head_too_large",
+                "the request's head has too many bytes or fields",
+            ),
             Self::InvalidHost => (bad, INVALID_ARGUMENT, "invalid_host", "the request does not have exactly one Host"),
-            Self::InvalidFraming => (bad, INVALID_ARGUMENT, "invalid_framing", "the request's length is given in more than one way"),
+            Self::InvalidFraming => {
+                (bad, INVALID_ARGUMENT, "invalid_framing", "the request's length is not given in one way that can be read")
+            }
             Self::UnsupportedConnect => {
                 (StatusCode::NOT_IMPLEMENTED, UNIMPLEMENTED, "unsupported_connect", "CONNECT is not supported here")
             }

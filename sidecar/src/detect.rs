@@ -10,6 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// What a client of HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A usual head comes whole with the first bytes.
+const BEGUN_BYTES: usize = 1024;
+
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spoken {
@@ -28,7 +31,7 @@ pub enum Spoken {
 /// # Errors
 /// The client's connection failed.
 pub async fn detect<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Spoken, Rewound<S>)> {
-    let mut begun = BytesMut::with_capacity(PREFACE.len());
+    let mut begun = BytesMut::with_capacity(BEGUN_BYTES);
     let spoken = loop {
         if begun.len() >= PREFACE.len() {
             break Spoken::Http2;
@@ -58,6 +61,11 @@ pub struct Rewound<S> {
 impl<S> Rewound<S> {
     pub(crate) fn new(begun: Bytes, stream: S) -> Self {
         Self { begun, stream }
+    }
+
+    /// What was read already, and the rest.
+    pub(crate) fn into_parts(self) -> (Bytes, S) {
+        (self.begun, self.stream)
     }
 }
 

@@ -12,7 +12,7 @@ mod prepared;
 mod response;
 mod send;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use routing::model::FrontendId;
@@ -28,15 +28,15 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::detect::{Rewound, Spoken, detect};
+use crate::http1;
 use crate::snapshot::LiveFrontend;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
+use body::{BodyError, ClientBody};
 use meter::{Meter, Metered};
 
-/// Largest head of a request.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Fields in a head.
-const HEADERS_MAX: usize = 128;
+/// Largest head of a request in HTTP/2.
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// What a client may send of one request before it is taken in; a connection has room for all of its streams, so that one upload that nobody takes in
@@ -141,44 +141,44 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
     }
     let name = frontend.to_string().into();
     let connection = Rc::new(Connection { frontend, name, destination, worker, meter, last: RefCell::new(None) });
-    let served =
-        if kind == ConnectionKind::Http2 { serve_http2(stream, &connection).await } else { serve_http1(stream, &connection).await };
+    let served = if kind == ConnectionKind::Http2 {
+        serve_http2(stream, &connection).await.map_err(BodyError::from)
+    } else {
+        serve_http1(stream, &connection).await.map_err(BodyError::from)
+    };
     if let Err(error) = served {
         debug!(%destination, %error, "client");
     }
-    // hyper lets go of an upgraded connection; it is still one until its bytes have ended.
+    // A connection that became something else is still one until its bytes have ended.
     connection.meter.emptied().await;
 }
 
-/// How HTTP/1 is read.
-pub(crate) fn http1_server() -> http1::Builder {
-    let mut builder = http1::Builder::new();
-    // A Date is the backend's to set; time limits are the meter's.
-    builder.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX).auto_date_header(false).header_read_timeout(None);
-    builder
-}
-
-async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
-    let service = service_fn(|request| {
+async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> Result<(), http1::Error> {
+    let (begun, stream) = stream.into_parts();
+    let is_ending = Cell::new(false);
+    let served = http1::server::serve(stream, begun, &is_ending, |request| {
         let connection = Rc::clone(connection);
-        async move { Ok::<_, Infallible>(forward::answer(request, connection).await) }
+        async move {
+            match request {
+                Ok((request, switch)) => forward::answer(request.map(ClientBody::Http1), Some(switch), connection).await,
+                Err(reason) => forward::refuse(reason, &connection),
+            }
+        }
     });
-    let served = http1_server().serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut served = pin!(served);
-    drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
+    drive(pin!(served), connection, |_| is_ending.set(true)).await
 }
 
 async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
     let service = service_fn(|request| {
         let connection = Rc::clone(connection);
-        async move { Ok::<_, Infallible>(forward::answer(request, connection).await) }
+        async move { Ok::<_, Infallible>(forward::answer(request.map(ClientBody::Http2), None, connection).await) }
     });
     let mut builder = http2::Builder::new(LocalExec);
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_header_list_size(HEAD_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
@@ -186,11 +186,11 @@ async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> h
 }
 
 /// Drives a connection until it ends by itself, its time limits end it, or a drain asks it to end.
-async fn drive<F: Future<Output = hyper::Result<()>>>(
+async fn drive<F: Future<Output = Result<(), E>>, E>(
     mut served: Pin<&mut F>,
     connection: &Connection,
     end_gracefully: impl Fn(Pin<&mut F>),
-) -> hyper::Result<()> {
+) -> Result<(), E> {
     let shared = &connection.worker.shared;
     tokio::select! {
         ended = served.as_mut() => return ended,

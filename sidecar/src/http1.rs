@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 mod read;
+pub(crate) mod server;
 pub mod trial;
 mod write;
 

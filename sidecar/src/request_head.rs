@@ -4,16 +4,9 @@
 
 use ::http::HeaderValue;
 use ::http::request::Parts;
-use hyper::server::conn::http1;
 
+use crate::http::head;
 pub use crate::http::head::Content;
-use crate::http::{head, http1_server};
-
-/// How HTTP/1 is read.
-#[must_use]
-pub fn reader() -> http1::Builder {
-    http1_server()
-}
 
 /// The head for an endpoint where no filter edits it.
 ///

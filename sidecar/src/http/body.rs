@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ::http::{HeaderMap, Version};
+use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::meter::Metered;
 use crate::http1;
 
 /// A request's body is kept up to this, so that it can be sent again.
@@ -27,12 +28,12 @@ const COPIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// The other side's error.
+    /// In HTTP/2.
     #[error(transparent)]
-    Peer(#[from] hyper::Error),
-    /// The endpoint's answer.
+    Http2(#[from] hyper::Error),
+    /// In HTTP/1.1.
     #[error(transparent)]
-    Endpoint(Box<http1::Error>),
+    Http1(#[from] http1::Error),
     /// Nothing came for the stream's idle limit.
     #[error("nothing came for too long")]
     Idle,
@@ -87,10 +88,45 @@ impl Idle {
     }
 }
 
+/// A request's body as it comes from the client.
+#[derive(Debug)]
+pub(crate) enum ClientBody {
+    /// In HTTP/1.1.
+    Http1(http1::server::Body<Metered>),
+    /// In HTTP/2.
+    Http2(Incoming),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
 /// A request's body and what of it has been sent.
 #[derive(Debug)]
 pub(crate) struct Source {
-    incoming: Incoming,
+    incoming: ClientBody,
     hint: SizeHint,
     is_empty: bool,
     attempt: u32,
@@ -103,8 +139,6 @@ pub(crate) struct Source {
     has_ended: bool,
     /// It broke off: nothing of it is ever sent as if it were whole.
     broken: Option<Broken>,
-    /// In HTTP/2 an end that is not marked as one is none.
-    is_http2: bool,
     moved: Instant,
     idle: Idle,
     copies: Vec<Rc<RefCell<Copied>>>,
@@ -146,8 +180,7 @@ impl Kept {
 pub(crate) struct Replayable(Rc<RefCell<Source>>);
 
 impl Replayable {
-    pub(crate) fn new(incoming: Incoming, idle: Duration, version: Version) -> Self {
-        let is_http2 = version == Version::HTTP_2;
+    pub(crate) fn new(incoming: ClientBody, idle: Duration) -> Self {
         let source = Source {
             hint: incoming.size_hint(),
             is_empty: incoming.is_end_stream(),
@@ -160,7 +193,6 @@ impl Replayable {
             has_begun: false,
             has_ended: false,
             broken: None,
-            is_http2,
             moved: Instant::now(),
             idle: Idle::new(idle),
             copies: Vec::new(),
@@ -398,10 +430,10 @@ impl Source {
             }
             Poll::Ready(Some(Err(error))) => {
                 self.break_off(Broken::Aborted);
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error)))
             }
-            // RST_STREAM with NO_ERROR comes out as an end.
-            Poll::Ready(None) if self.is_http2 && !self.has_ended && !self.incoming.is_end_stream() => {
+            // RST_STREAM with NO_ERROR comes out as an end, but is not marked as one.
+            Poll::Ready(None) if !self.has_ended && !self.incoming.is_end_stream() => {
                 self.break_off(Broken::Aborted);
                 Poll::Ready(Some(Err(BodyError::Broken)))
             }

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use routing::filter::step::{Passing, ResponseChange, request_head};
 use routing::model::{BackendTarget, Persistence, RouteKind, Rule};
 use routing::session::{Kept, Scope};
@@ -16,14 +14,16 @@ use routing::split;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::Replayable;
+use super::body::{ClientBody, Replayable};
 use super::filters::{Copy, Filtered};
+use super::meter::Metered;
 use super::own::{Form, Own};
 use super::prepared::{Obeyed, Prepared, RequestBody, Target};
 use super::response::{Guards, ResponseBody, Streamed, Used};
 use super::send::{Sent, send, wall_clock};
 use super::{Connection, Routes, head, mirror};
 use crate::http1::client::Switched;
+use crate::http1::server::Switch;
 use crate::passthrough;
 use crate::pool::EndpointBody;
 use crate::reason::Reason;
@@ -47,10 +47,15 @@ struct Session {
 }
 
 /// Answers a request; every answer is recorded, also when nobody waits for it any more.
-pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connection>) -> Response<ResponseBody> {
+///
+/// `client` is what the connection becomes if the answer switches protocols; none: it cannot become anything.
+pub(crate) async fn answer(
+    request: Request<ClientBody>,
+    client: Option<Switch<Metered>>,
+    connection: Rc<Connection>,
+) -> Response<ResponseBody> {
     let shared = &connection.worker.shared;
     let in_flight = connection.meter.request();
-    let client_upgrade = request.extensions_mut().remove::<hyper::upgrade::OnUpgrade>();
     let (parts, body) = request.into_parts();
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
     let began = Instant::now();
@@ -60,7 +65,7 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
     }
     let routes = connection.routes();
     let form = form(&parts, &routes);
-    let body = Replayable::new(body, idle, parts.version);
+    let body = Replayable::new(body, idle);
     let limit = Limit { began, request: None };
     let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
     let (walk, limit) = match walked {
@@ -85,12 +90,19 @@ pub(crate) async fn answer(mut request: Request<Incoming>, connection: Rc<Connec
         response.headers_mut().append(name, value);
     }
     if is_switched {
-        let upgraded = client_upgrade.zip(used.lease.switch());
+        let upgraded = client.zip(used.lease.switch());
         return switch(response, upgraded, guards, used);
     }
     let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
     let deadline = deadline.into_iter().flatten().min_by_key(|(end, _)| *end);
     response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, deadline, guards, used))))
+}
+
+/// The answer to what is no request.
+pub(crate) fn refuse(reason: Reason, connection: &Connection) -> Response<ResponseBody> {
+    let shared = &connection.worker.shared;
+    let record = Record::stream(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, "HTTP/1.1");
+    Own::from(reason).response(Form::Whole, Guards { record, in_flight: connection.meter.request() })
 }
 
 fn form(parts: &Parts, routes: &Routes) -> Form {
@@ -339,7 +351,7 @@ impl Session {
 /// Both sides stop speaking HTTP; from then on bytes are copied, without limits of time, until both have ended.
 fn switch(
     response: Response<EndpointBody>,
-    upgraded: Option<(hyper::upgrade::OnUpgrade, Switched)>,
+    upgraded: Option<(Switch<Metered>, Switched)>,
     guards: Guards,
     used: Used,
 ) -> Response<ResponseBody> {
@@ -351,15 +363,10 @@ fn switch(
     // Ends with both sides; the worker's LocalSet owns it.
     tokio::task::spawn_local(async move {
         let (_in_flight, _used) = (in_flight, used);
-        match client.await {
-            Ok(client) => {
-                let copied = passthrough::copy_both(&mut TokioIo::new(client), &mut endpoint.stream).await;
-                match copied {
-                    Ok(bytes) => record.told().bytes_sent = bytes,
-                    Err(error) => debug!(%error, "upgraded"),
-                }
-            }
-            Err(error) => debug!(%error, "upgrade"),
+        let Some(mut client) = client.stream().await else { return debug!("the client did not take the upgrade") };
+        match passthrough::copy_both(&mut client, &mut endpoint.stream).await {
+            Ok(bytes) => record.told().bytes_sent = bytes,
+            Err(error) => debug!(%error, "upgraded"),
         }
     });
     let mut response = Response::new(ResponseBody::Switched);

@@ -300,7 +300,7 @@ impl http_body::Body for Body {
         if has_ended {
             body.0 = None;
         }
-        Poll::Ready(polled.map(|frame| frame.map_err(|error| BodyError::Endpoint(Box::new(error)))))
+        Poll::Ready(polled.map(|frame| frame.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

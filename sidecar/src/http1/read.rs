@@ -30,7 +30,7 @@ thread_local! {
 /// Trailers after the last chunk.
 const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 /// Fields of a response's head, or of trailers.
-pub(super) const FIELDS_MAX: usize = 256;
+const FIELDS_MAX: usize = 256;
 
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,6 +74,11 @@ impl Default for Reader {
 }
 
 impl Reader {
+    /// Of a stream whose first bytes were read already.
+    pub(super) fn with(begun: Bytes) -> Self {
+        Self { buffered: begun.into(), ..Self::default() }
+    }
+
     /// Whether nothing is left of a message, nor anything of another one there.
     pub(crate) fn is_idle(&self) -> bool {
         self.state == ENDED && self.buffered.is_empty()
@@ -286,6 +291,18 @@ impl Reader {
             self.buffered = BytesMut::from(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
         })
+    }
+
+    /// Reads what comes after a message, once: how much of it is there, 0 if nothing ever will be.
+    pub(super) fn poll_ahead<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        if self.buffered.is_empty() { self.poll_shared(stream, SHARED_BYTES, context) } else { Poll::Ready(Ok(self.buffered.len())) }
+    }
+
+    /// Reads and forgets; 0 at the end of the stream.
+    pub(super) fn poll_discard<S: AsyncRead + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        let polled = self.poll_shared(stream, SHARED_BYTES, context);
+        self.buffered = BytesMut::new();
+        polled
     }
 
     /// Whether the peer is silent and there, as it should be between messages.

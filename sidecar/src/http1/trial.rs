@@ -1,13 +1,19 @@
-//! A message as it is read, without a connection around it: for who tries it with bytes of their own (`fuzz/`).
+//! Messages as they are read, without a sidecar around them: for who tries it with bytes of their own (`fuzz/`).
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use ::http::Response;
+use ::http::request::Parts;
+use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::{BodyExt, Full};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Framing;
 use super::read::Reader;
+use super::{Error, Framing, server};
 
 /// What came of bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,4 +72,32 @@ pub fn body(framing: Framing, pieces: &[&[u8]]) -> Read {
     read.rest = reader.take_rest().to_vec();
     read.rest.extend(stream.0.concat());
     read
+}
+
+/// Serves a client; every request is read to its end and answered with nothing, and what is none is refused.
+/// `seen` gets the head of each, and the length of its body: 0 where there is none, none where its end says how long it is.
+///
+/// # Errors
+/// The client broke off.
+pub async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut seen: impl FnMut(Parts, Option<u64>)) -> Result<(), Error> {
+    server::serve(stream, Bytes::new(), &Cell::new(false), |request| {
+        let (body, status) = match request {
+            Ok((request, _)) => {
+                let (parts, body) = request.into_parts();
+                seen(parts, if body.is_end_stream() { Some(0) } else { body.size_hint().exact() });
+                (Some(body), ::http::StatusCode::OK)
+            }
+            Err(reason) => (None, reason.status()),
+        };
+        async move {
+            if let Some(body) = body {
+                // What broke off is noticed by who serves.
+                let _ = body.collect().await;
+            }
+            let mut response = Response::new(Full::<Bytes>::default());
+            *response.status_mut() = status;
+            response
+        }
+    })
+    .await
 }

@@ -1,13 +1,14 @@
 //! Writes heads and bodies: what is small in one piece, what is large without a copy. An idle writer holds no buffer.
 
+use std::fmt::Write as _;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use ::http::{HeaderMap, HeaderName, StatusCode, Version, request, response};
 use bytes::{Buf, Bytes, BytesMut};
+use hyper::ext::ReasonPhrase;
 use tokio::io::AsyncWrite;
 
 use super::Error;
@@ -20,11 +21,26 @@ const HEAD_BYTES: usize = 512;
 
 /// How a body's end is told.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Encoding {
+pub(super) enum Encoding {
     /// It has so many bytes more.
     Exact(u64),
     /// Each part says its length.
     Chunked,
+    /// The connection's end is its end.
+    UntilEnd,
+}
+
+/// What a response says of its connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Connection {
+    /// Nothing: it goes on, as is usual.
+    Unsaid,
+    /// It goes on, which an HTTP/1.0 client has to be told.
+    KeepAlive,
+    /// It ends.
+    Close,
+    /// What its headers say: it becomes something else.
+    AsItIs,
 }
 
 /// The outgoing side of a connection.
@@ -37,46 +53,109 @@ pub(super) struct Writer {
     /// and this.
     after: &'static [u8],
     encoding: Encoding,
+    has_ended: bool,
     /// Bytes of the message that have left.
     written: u64,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { small: BytesMut::new(), large: Bytes::new(), after: b"", encoding: Encoding::Exact(0), written: 0 }
+        Self { small: BytesMut::new(), large: Bytes::new(), after: b"", encoding: Encoding::Exact(0), has_ended: true, written: 0 }
     }
 }
 
 impl Writer {
     /// Begins a request.
-    pub(super) fn request(&mut self, parts: &Parts) -> Result<(), Error> {
-        self.written = 0;
-        self.encoding = encoding(&parts.headers)?;
-        self.small.reserve(HEAD_BYTES);
-        self.small.extend_from_slice(parts.method.as_str().as_bytes());
-        self.small.extend_from_slice(b" ");
+    pub(super) fn request(&mut self, parts: &request::Parts) -> Result<(), Error> {
+        self.begin(encoding(&parts.headers)?);
+        self.raw(parts.method.as_str().as_bytes());
+        self.raw(b" ");
         match parts.uri.path_and_query() {
             Some(path) if parts.uri.authority().is_none() => self.small.extend_from_slice(path.as_str().as_bytes()),
             Some(_) | None => self.small.extend_from_slice(parts.uri.to_string().as_bytes()),
         }
-        self.small.extend_from_slice(b" HTTP/1.1\r\n");
+        self.raw(b" HTTP/1.1\r\n");
         self.fields(&parts.headers, |_| true);
-        self.small.extend_from_slice(b"\r\n");
+        self.raw(b"\r\n");
         Ok(())
+    }
+
+    /// Begins a response; one that is bodiless has ended with its head.
+    pub(super) fn response(
+        &mut self,
+        version: Version,
+        parts: &response::Parts,
+        encoding: Encoding,
+        is_bodiless: bool,
+        connection: Connection,
+    ) {
+        self.begin(encoding);
+        self.has_ended = is_bodiless;
+        self.raw(if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        self.raw(parts.status.as_str().as_bytes());
+        self.raw(b" ");
+        let reason = parts.extensions.get::<ReasonPhrase>().map(ReasonPhrase::as_bytes);
+        self.raw(reason.unwrap_or_else(|| parts.status.canonical_reason().unwrap_or_default().as_bytes()));
+        self.raw(b"\r\n");
+        // What a body would have had for a length is told of a HEAD and a 304 (RFC 9110 section 8.6).
+        let has_length = is_bodiless && !(parts.status.is_informational() || parts.status == StatusCode::NO_CONTENT);
+        let is_switched = connection == Connection::AsItIs;
+        self.fields(&parts.headers, |name| match *name {
+            CONTENT_LENGTH => has_length,
+            TRANSFER_ENCODING => false,
+            CONNECTION => is_switched,
+            _ => true,
+        });
+        match encoding {
+            Encoding::Exact(length) if !is_bodiless => self.length(length),
+            Encoding::Chunked => self.raw(b"transfer-encoding: chunked\r\n"),
+            Encoding::Exact(_) | Encoding::UntilEnd => {}
+        }
+        match connection {
+            Connection::Unsaid | Connection::AsItIs => {}
+            Connection::KeepAlive => self.raw(b"connection: keep-alive\r\n"),
+            Connection::Close => self.raw(b"connection: close\r\n"),
+        }
+        self.raw(b"\r\n");
+    }
+
+    /// Bytes of no message, or of a head.
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.small.extend_from_slice(bytes);
+    }
+
+    fn begin(&mut self, encoding: Encoding) {
+        (self.written, self.encoding, self.has_ended) = (0, encoding, false);
+        self.small.reserve(HEAD_BYTES);
+    }
+
+    fn length(&mut self, length: u64) {
+        // Writing to memory cannot fail.
+        let _ = write!(self.small, "content-length: {length}\r\n");
     }
 
     fn fields(&mut self, headers: &HeaderMap, is_sent: impl Fn(&HeaderName) -> bool) {
         for (name, value) in headers.iter().filter(|(name, _)| is_sent(name)) {
-            self.small.extend_from_slice(name.as_str().as_bytes());
-            self.small.extend_from_slice(b": ");
-            self.small.extend_from_slice(value.as_bytes());
-            self.small.extend_from_slice(b"\r\n");
+            self.raw(name.as_str().as_bytes());
+            self.raw(b": ");
+            self.raw(value.as_bytes());
+            self.raw(b"\r\n");
         }
     }
 
     /// Whether another part of the body can be taken now.
     pub(super) fn has_room(&self) -> bool {
         self.large.is_empty() && self.after.is_empty() && self.small.len() < SMALL_BYTES
+    }
+
+    /// Whether the message has been given to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Whether the message goes on and another part of it can be taken now.
+    pub(super) fn wants_more(&self) -> bool {
+        !self.has_ended && self.has_room()
     }
 
     /// Whether nothing of the message has left yet.
@@ -95,13 +174,15 @@ impl Writer {
                 b""
             }
             Encoding::Chunked => {
-                self.small.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                // Writing to memory cannot fail.
+                let _ = write!(self.small, "{:x}\r\n", data.len());
                 b"\r\n"
             }
+            Encoding::UntilEnd => b"",
         };
         if self.small.len() + data.len() <= SMALL_BYTES {
-            self.small.extend_from_slice(&data);
-            self.small.extend_from_slice(after);
+            self.raw(&data);
+            self.raw(after);
         } else {
             (self.large, self.after) = (data, after);
         }
@@ -110,16 +191,17 @@ impl Writer {
 
     /// The body's end. Only called while there is room.
     pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
+        self.has_ended = true;
         match self.encoding {
-            Encoding::Exact(0) => Ok(()),
+            Encoding::Exact(0) | Encoding::UntilEnd => Ok(()),
             Encoding::Exact(_) => Err(Error::Malformed("the body is shorter than its Content-Length")),
             Encoding::Chunked => {
-                self.small.extend_from_slice(b"0\r\n");
+                self.raw(b"0\r\n");
                 if let Some(trailers) = trailers {
                     // What frames and addresses a message is no trailer (RFC 9110 section 6.5.1).
                     self.fields(trailers, |name| !(head::is_hop_by_hop(name) || *name == CONTENT_LENGTH || *name == HOST));
                 }
-                self.small.extend_from_slice(b"\r\n");
+                self.raw(b"\r\n");
                 self.encoding = Encoding::Exact(0);
                 Ok(())
             }
