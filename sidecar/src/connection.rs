@@ -1,6 +1,5 @@
 //! The walk of a connection: guard against loops, then HTTP where routes are in force, else pass-through.
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,19 +16,18 @@ use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<()> {
-    let Accepted { stream, destination, peer, permit } = accepted;
+pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) {
+    let Accepted { stream, destination, is_direct, peer, permit } = accepted;
     let _permit = permit;
-    let stream = TcpStream::from_std(stream)?;
-    if stream.local_addr()? == destination || worker.shared.connector.is_own(peer, destination) {
+    if is_direct || worker.shared.connector.is_own(peer, destination) {
         warn!(%destination, %peer, "refused: the connection leads back to the sidecar");
         worker.shared.telemetry.connection(ConnectionKind::Refused);
         passthrough::reset(&stream);
-        return Ok(());
+        return;
     }
     let Some(frontend) = worker.dialled(destination) else {
         pass_through(stream, destination, peer, &worker).await;
-        return Ok(());
+        return;
     };
     if worker.frontend(&frontend).is_none() {
         worker.wait_for(&frontend, destination).await;
@@ -37,11 +35,11 @@ pub(crate) async fn serve(accepted: Accepted, worker: Rc<Worker>) -> io::Result<
     // The kind of the active routes decides what is spoken; nothing is guessed.
     match worker.frontend(&frontend) {
         Some(live) if matches!(live.table.frontend().kind, RouteKind::Tls | RouteKind::Tcp) => {
-            stream::serve(stream, &frontend, live, destination, &worker).await;
+            // Apart, as is what is larger than the rest of a connection.
+            Box::pin(stream::serve(stream, &frontend, live, destination, &worker)).await;
         }
         Some(_) | None => http::serve(stream, frontend, destination, worker).await,
     }
-    Ok(())
 }
 
 async fn pass_through(mut client: TcpStream, destination: SocketAddr, peer: SocketAddr, worker: &Rc<Worker>) {

@@ -142,7 +142,7 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
     let name = frontend.to_string().into();
     let connection = Rc::new(Connection { frontend, name, destination, worker, meter, last: RefCell::new(None) });
     let served = if kind == ConnectionKind::Http2 {
-        serve_http2(stream, &connection).await.map_err(BodyError::from)
+        Box::pin(serve_http2(stream, &connection)).await.map_err(BodyError::from)
     } else {
         serve_http1(stream, &connection).await.map_err(BodyError::from)
     };

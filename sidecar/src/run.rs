@@ -17,10 +17,10 @@ use crate::admin::{Admin, health, router};
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::control::{self, Control, DEMANDS_MAX};
-use crate::listener;
+use crate::listener::{self, Listener};
 use crate::passthrough::PassThroughs;
 use crate::telemetry::{AccessLog, Telemetry};
-use crate::worker::{self, Shared, WorkerHandle};
+use crate::worker::{self, Shared, Start, WorkerHandle};
 use crate::{drain, interception};
 
 /// Runs until SIGTERM or SIGINT and the drain that follows.
@@ -36,7 +36,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Addresses first: one that is taken is said before anything else happens.
-    let listeners = listener::bind(&config.outbound)?;
+    let listeners = listener::bind(&config.outbound, config.worker_count())?;
     let admin = listen(config.admin).with_context(|| format!("--admin {}", config.admin))?;
     let reached = bind_health(&config)?;
     let (log, writer) = config.access_log.as_deref().map(AccessLog::open).transpose()?.unzip();
@@ -57,12 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         began: Instant::now(),
         empty: "".into(),
     });
-    let (workers, threads) = start_workers(&config, &shared, &stop)?;
-    let room = listener::room();
-    for listener in listeners {
-        let accept = listener::accept(listener, Arc::clone(&room), Arc::clone(&workers), stop.clone());
-        tasks.spawn(accept);
-    }
+    let (workers, threads) = start_workers(listeners, &shared, &stop)?;
     let (wanted, wanted_seen) = watch::channel(None);
     let (intercepted, intercepted_seen) = watch::channel(None);
     let watched = config.vip_socket.clone();
@@ -111,11 +106,15 @@ fn bind_health(config: &Config) -> anyhow::Result<Option<TcpListener>> {
 
 type Workers = (Arc<[WorkerHandle]>, Vec<JoinHandle<()>>);
 
-fn start_workers(config: &Config, shared: &Arc<Shared>, stop: &CancellationToken) -> anyhow::Result<Workers> {
-    let started = (0..config.worker_count()).map(|index| worker::start(index, Arc::clone(shared), stop.clone()));
-    let started: Vec<_> = started.collect::<std::io::Result<_>>().context("worker")?;
-    let (handles, threads): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-    Ok((handles.into(), threads))
+fn start_workers(listeners: Vec<Vec<Listener>>, shared: &Arc<Shared>, stop: &CancellationToken) -> anyhow::Result<Workers> {
+    let (workers, queues) = worker::handles(listeners.len());
+    let room = listener::room();
+    let starts = listeners.into_iter().zip(queues).enumerate().map(|(index, (listeners, queue))| {
+        let (workers, room) = (Arc::clone(&workers), Arc::clone(&room));
+        worker::start(Start { index, workers, queue, listeners, room, shared: Arc::clone(shared), stop: stop.clone() })
+    });
+    let threads = starts.collect::<std::io::Result<_>>().context("worker")?;
+    Ok((workers, threads))
 }
 
 /// The threads have been told to end; one that panicked has said so itself.

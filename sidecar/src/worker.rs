@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Cache};
+use futures::future::try_join_all;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use routing::model::FrontendId;
-use tokio::sync::{mpsc, watch};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
@@ -19,7 +21,7 @@ use tracing::{debug, error};
 use crate::config::Limits;
 use crate::connect::Connector;
 use crate::connection;
-use crate::listener::Accepted;
+use crate::listener::{self, Accepted, Listener};
 use crate::passthrough::PassThroughs;
 use crate::pool::Pool;
 use crate::snapshot::{Live, LiveFrontend, Snapshot};
@@ -125,7 +127,7 @@ impl Worker {
 /// A worker, seen from elsewhere.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
-    connections: mpsc::UnboundedSender<Accepted>,
+    connections: mpsc::UnboundedSender<Handed>,
     load: Arc<AtomicUsize>,
 }
 
@@ -135,55 +137,130 @@ impl WorkerHandle {
         self.load.load(Ordering::Relaxed)
     }
 
-    /// Gives it one more. The queue is bounded by the listener's limit.
-    pub(crate) fn take(&self, accepted: Accepted) {
+    /// One more of them, until it is dropped.
+    fn begin(&self) -> Load {
         self.load.fetch_add(1, Ordering::Relaxed);
-        if self.connections.send(accepted).is_err() {
-            debug!("the worker has ended");
-        }
+        Load(Arc::clone(&self.load))
     }
 }
 
-/// Starts a worker's thread, which runs until cancelled.
-pub(crate) fn start(
-    index: usize,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
-) -> std::io::Result<(WorkerHandle, std::thread::JoinHandle<()>)> {
-    let (sender, mut queue) = mpsc::unbounded_channel::<Accepted>();
-    let load = Arc::new(AtomicUsize::new(0));
-    let handle = WorkerHandle { connections: sender, load: Arc::clone(&load) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let local = LocalSet::new();
-        let worker = Worker::new(shared);
-        local.block_on(&runtime, async move {
-            let sweep = worker.pool.sweep();
-            let serve = async {
-                while let Some(accepted) = queue.recv().await {
-                    let (worker, load) = (Rc::clone(&worker), Load(Arc::clone(&load)));
-                    tokio::task::spawn_local(async move {
-                        let _load = load;
-                        if let Err(error) = connection::serve(accepted, worker).await {
-                            error!(%error, "connection");
-                        }
-                    });
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = serve => {}
-                never = sweep => match never {},
-            }
-        });
-    })?;
-    Ok((handle, thread))
+/// A connection that one worker hands to another, in whose load it is.
+type Handed = (Accepted<std::net::TcpStream>, Load);
+/// What the others hand to a worker. It is bounded by the listeners' limit.
+pub(crate) type Queue = mpsc::UnboundedReceiver<Handed>;
+
+/// Handles of so many workers, and the queue of each.
+pub(crate) fn handles(count: usize) -> (Arc<[WorkerHandle]>, Vec<Queue>) {
+    let one = |_| {
+        let (connections, queue) = mpsc::unbounded_channel();
+        (WorkerHandle { connections, load: Arc::default() }, queue)
+    };
+    let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(one).unzip();
+    (handles.into(), queues)
 }
 
-struct Load(Arc<AtomicUsize>);
+/// What a worker begins with.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// Its place among the handles.
+    pub(crate) index: usize,
+    /// All workers.
+    pub(crate) workers: Arc<[WorkerHandle]>,
+    /// What the others hand to it.
+    pub(crate) queue: Queue,
+    /// What it accepts itself.
+    pub(crate) listeners: Vec<Listener>,
+    /// Room for connections, shared by all.
+    pub(crate) room: Arc<Semaphore>,
+    /// What all workers share.
+    pub(crate) shared: Arc<Shared>,
+    /// Ends it.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Starts a worker's thread, which runs until cancelled.
+pub(crate) fn start(start: Start) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{}", start.index)).spawn(move || LocalSet::new().block_on(&runtime, run(start)))
+}
+
+async fn run(start: Start) {
+    let Start { index, workers, mut queue, listeners, room, shared, stop } = start;
+    let worker = Worker::new(shared);
+    let serve = |accepted: Accepted, load: Load| {
+        let worker = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            let _load = load;
+            connection::serve(accepted, worker).await;
+        });
+    };
+    let take = |accepted: Accepted| {
+        let chosen = choose(index, &workers);
+        let Some(taker) = workers.get(chosen) else { return Ok(()) };
+        let load = taker.begin();
+        if chosen == index {
+            serve(accepted, load);
+        } else if taker.connections.send((accepted.try_map(TcpStream::into_std)?, load)).is_err() {
+            debug!("the worker has ended");
+        }
+        Ok(())
+    };
+    let accepting = listeners.into_iter().map(|listener| listener::accept(listener, Arc::clone(&room), stop.clone(), &take));
+    let handed = async {
+        while let Some((accepted, load)) = queue.recv().await {
+            match accepted.try_map(TcpStream::from_std) {
+                Ok(accepted) => serve(accepted, load),
+                Err(error) => error!(%error, "connection"),
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        ended = try_join_all(accepting) => {
+            if let Err(error) = ended {
+                error!(%error, "listener");
+            }
+        }
+        () = handed => {}
+        never = worker.pool.sweep() => match never {},
+    }
+}
+
+/// Who serves what a worker accepts: itself, unless another one has clearly fewer connections. Few are spread evenly; of many, not each one is
+/// worth a change of threads.
+fn choose(index: usize, workers: &[WorkerHandle]) -> usize {
+    let load = |index: usize| workers.get(index).map_or(usize::MAX, WorkerHandle::load);
+    let lightest = (0..workers.len()).min_by_key(|index| load(*index)).unwrap_or(index);
+    if load(index) > load(lightest) + load(lightest) / 8 { lightest } else { index }
+}
+
+/// A connection in the load of a worker.
+#[derive(Debug)]
+pub(crate) struct Load(Arc<AtomicUsize>);
 
 impl Drop for Load {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_connections_are_spread_evenly_and_many_nearly_so() {
+        let (workers, _queues) = handles(3);
+        let given = |loads: [usize; 3]| {
+            for (worker, load) in workers.iter().zip(loads) {
+                worker.load.store(load, Ordering::Relaxed);
+            }
+            choose(0, &workers)
+        };
+        for (loads, expected) in
+            [([0, 0, 0], 0), ([1, 1, 0], 2), ([1, 2, 3], 0), ([8, 7, 9], 1), ([18, 16, 17], 0), ([19, 16, 17], 1), ([113, 100, 200], 1)]
+        {
+            assert_eq!(given(loads), expected, "{loads:?}");
+        }
     }
 }

@@ -24,6 +24,8 @@ use crate::scenario::{Port, Scenario};
 
 /// What is dialled of Isthmus.
 const HOST: &str = "store.default.svc.clusterset.local";
+/// What is dialled of Isthmus on the port without a route, which leads to its own pods.
+const UNROUTED_HOST: &str = "cart.default.svc.clusterset.local";
 /// What is dialled of everybody else; nobody has this address.
 const PEERS_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 10));
 /// Uids of peers, which redirection leaves alone: from here on.
@@ -257,7 +259,10 @@ impl Stage {
     fn destination(&self, peer: &Peer, port: Port) -> anyhow::Result<SocketAddr> {
         match peer.kind {
             Kind::Direct => self.backend("cart", port),
-            Kind::Isthmus => self.bed.address(&self.client, &format!("{HOST}:{}", port.of_vip())),
+            Kind::Isthmus => {
+                let host = if port == Port::Unrouted { UNROUTED_HOST } else { HOST };
+                self.bed.address(&self.client, &format!("{host}:{}", port.of_vip()))
+            }
             Kind::Dnat | Kind::Program { .. } => Ok(SocketAddr::new(PEERS_VIP, port.of_vip())),
         }
     }

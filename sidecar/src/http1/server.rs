@@ -203,12 +203,12 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(exchange: &RefCell<Exchange<S>
         let exchange = exchange.borrow();
         is_refused || exchange.is_broken || !exchange.reader.has_ended()
     };
-    poll_fn(|context| match &mut exchange.borrow_mut().stream {
-        Some(stream) => Pin::new(stream).poll_shutdown(context),
-        None => Poll::Ready(Ok(())),
-    })
-    .await?;
     if is_sending {
+        poll_fn(|context| match &mut exchange.borrow_mut().stream {
+            Some(stream) => Pin::new(stream).poll_shutdown(context),
+            None => Poll::Ready(Ok(())),
+        })
+        .await?;
         let silent = poll_fn(|context| {
             let Exchange { stream: Some(stream), reader, .. } = &mut *exchange.borrow_mut() else { return Poll::Ready(()) };
             while ready!(reader.poll_discard(stream, context)).is_ok_and(|length| length > 0) {}
