@@ -20,6 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let folder = PathBuf::from(std::env::var("OUT_DIR")?).join("encoded");
     std::fs::create_dir_all(&folder)?;
-    tonic_prost_build::configure().btree_map(".").bytes(".").build_client(false).out_dir(folder).compile_fds(encoded)?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .bytes(".")
+        .build_client(false)
+        .build_server(false)
+        .out_dir(folder)
+        .compile_fds(encoded)?;
     Ok(())
 }

@@ -11,7 +11,6 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
-use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::listen::listen;
 use routing::api::ObjectKey;
 use routing::model::ServiceRef;
@@ -246,7 +245,7 @@ impl Parts {
         let discovery = Discovery::new(index, registry, reviewer, self.tasks.clone(), self.stop.clone());
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
-            .add_service(AggregatedDiscoveryServiceServer::new(discovery))
+            .add_service(discovery)
             .serve_with_incoming_shutdown(connections, self.stop.clone().cancelled_owned())
             .await
             .context("xDS server")

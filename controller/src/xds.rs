@@ -1,11 +1,11 @@
 //! Serves sidecars over delta xDS: a stream each, its state in [`session`], the newest view and never a queue.
 
 pub mod session;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
@@ -64,14 +64,10 @@ impl Discovery {
     }
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+type Responses = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
 
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+impl Discovery {
+    async fn delta_aggregated_resources(&self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Responses>, Status> {
         let (identity, zone) = match &self.reviewer {
             Some(reviewer) => {
                 let identity = reviewer.identify(request.metadata()).await?;
@@ -100,9 +96,7 @@ impl AggregatedDiscoveryService for Discovery {
         }
         Ok(response)
     }
-}
 
-impl Discovery {
     /// One stream, from its first request to its end.
     async fn serve(
         &self,

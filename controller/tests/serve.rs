@@ -16,7 +16,6 @@ use controller::revision::Revision;
 use controller::run::Controller;
 use controller::xds::Discovery;
 use prost_types::value::Kind;
-use proto::encoded::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use proto::type_url;
 use proto::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
@@ -246,7 +245,7 @@ impl Replica {
         let (index, stop) = (Arc::new(Index::new(Settings::default())), CancellationToken::new());
         let discovery = Discovery::new(Arc::clone(&index), Arc::new(Registry::default()), None, TaskTracker::new(), stop.clone());
         let served = tonic::transport::Server::builder()
-            .add_service(AggregatedDiscoveryServiceServer::new(discovery))
+            .add_service(discovery)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         Self { index, listen, stop, task: tokio::spawn(served) }
     }
