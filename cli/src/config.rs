@@ -24,6 +24,8 @@ pub enum Command {
     Inject(Inject),
     /// Say why a request goes where it goes, by the objects of a folder
     Explain(Explain),
+    /// Find what in manifests would be refused, left out or never reached
+    Lint(Lint),
     /// Do nothing until standard input ends; the first process of a demo's process id namespace
     #[command(hide = true)]
     Hold,
@@ -88,7 +90,7 @@ pub struct Inject {
 pub struct Explain {
     /// Method and URL, for example `GET http://store.shop.svc.clusterset.local/cart?x=1`; GET may be left out
     pub request: String,
-    /// Folder or file with the Kubernetes YAML of one cluster
+    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them
     #[arg(short, long)]
     pub filename: PathBuf,
     /// Namespace of the client's pod
@@ -100,7 +102,7 @@ pub struct Explain {
     /// The request is made in HTTP/2, as gRPC is
     #[arg(long)]
     pub http2: bool,
-    /// Name of the cluster in the ClusterSet
+    /// Name of the client's cluster in the ClusterSet
     #[arg(long, default_value = "")]
     pub cluster: String,
     /// Node of the client's pod, where that matters for endpoints
@@ -109,6 +111,19 @@ pub struct Explain {
     /// Zone of the client's pod, where that matters for endpoints
     #[arg(long, default_value = "")]
     pub zone: String,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `lint`.
+#[derive(Args, Clone, Debug)]
+pub struct Lint {
+    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them
+    pub path: PathBuf,
+    /// Warnings count as errors
+    #[arg(long)]
+    pub strict: bool,
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,

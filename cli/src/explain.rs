@@ -1,22 +1,21 @@
 //! `isthmus explain`: why a request goes where it goes, by the objects of a folder.
 
-use std::path::Path;
 use std::process::exit;
 
 use anyhow::{Context, bail};
 use http::{HeaderName, HeaderValue, Request, Uri, Version};
-use routing::api::Object;
 use routing::explain::{Applied, Asked, Destination, Explanation, OutcomeKind, Share, Verdict, explain};
 use routing::locality::Location;
-use routing::manifest;
-use routing::world::{Settings, World};
 
 use crate::config::{Explain, Output};
+use crate::objects;
 
 /// Explains, and ends the program with 1 if some of such requests get an error of the mesh.
 pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
-    let world = world(config)?;
-    let explanation = explain(&world, &asked(config)?)
+    let objects = objects::of_client(&config.filename, &config.cluster)?;
+    // As in a cluster: what cannot be read counts as absent.
+    objects.faults.iter().for_each(|fault| eprintln!("{fault}; it counts as absent"));
+    let explanation = explain(&objects.world, &asked(config, &objects.cluster)?)
         .with_context(|| format!("{}: are the cluster's Services and ServiceImports in it?", config.filename.display()))?;
     match config.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
@@ -28,38 +27,7 @@ pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
     }
 }
 
-fn world(config: &Explain) -> anyhow::Result<World> {
-    let mut world = World::new(Settings { cluster: config.cluster.clone(), ..Settings::default() });
-    let mut files = Vec::new();
-    collect(&config.filename, &mut files)?;
-    for file in files {
-        let place = || file.display().to_string();
-        let text = std::fs::read_to_string(&file).with_context(place)?;
-        for document in manifest::parse(&text).with_context(place)? {
-            match Object::decode(&document.value) {
-                Ok(Some(object)) => drop(world.apply(object)),
-                Ok(None) => {}
-                // As in a cluster: what cannot be read counts as absent.
-                Err(error) => eprintln!("{}, document {}: {error}; it counts as absent", file.display(), document.index),
-            }
-        }
-    }
-    Ok(world)
-}
-
-fn collect(path: &Path, files: &mut Vec<std::path::PathBuf>) -> anyhow::Result<()> {
-    if !path.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.sort();
-    let is_wanted = |path: &Path| path.is_dir() || path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
-    paths.iter().filter(|path| is_wanted(path)).try_for_each(|path| collect(path, files))
-}
-
-fn asked(config: &Explain) -> anyhow::Result<Asked> {
+fn asked(config: &Explain, cluster: &str) -> anyhow::Result<Asked> {
     let (method, url) = config.request.split_once(' ').unwrap_or(("GET", &config.request));
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
@@ -84,7 +52,7 @@ fn asked(config: &Explain) -> anyhow::Result<Asked> {
     }
     Ok(Asked {
         client_namespace: config.from.clone(),
-        location: Location { cluster: config.cluster.clone(), node: config.node.clone(), zone: config.zone.clone() },
+        location: Location { cluster: cluster.to_owned(), node: config.node.clone(), zone: config.zone.clone() },
         host: authority.host().to_owned(),
         server_name: None,
         port,

@@ -6,6 +6,8 @@ mod demo;
 mod expected;
 mod explain;
 mod inject;
+mod lint;
+mod objects;
 mod request;
 mod shell;
 mod table;
@@ -21,6 +23,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Command::Check(check) => check::run(&check),
         Command::Inject(inject) => inject::run(&inject),
         Command::Explain(asked) => explain::run(&asked),
+        Command::Lint(lint) => lint::run(&lint),
         Command::Demo(demo) => demo::run(&demo),
         Command::Hold => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;

@@ -21,4 +21,4 @@ pub mod roles;
 
 pub use lab::{Fail, Intercept, Lab, Options};
 pub use namespace::Namespace;
-pub use net::loopback_only;
+pub use net::{Addresses, loopback_only};

@@ -110,7 +110,15 @@ impl QueryMatch {
 }
 
 impl ValueMatch {
-    fn accepts(&self, value: &str) -> bool {
+    /// The one value that it accepts; none: a pattern.
+    pub(crate) fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(exact) => Some(exact),
+            Self::Regex(_) => None,
+        }
+    }
+
+    pub(crate) fn accepts(&self, value: &str) -> bool {
         match self {
             Self::Exact(exact) => value == exact,
             Self::Regex(pattern) => pattern.accepts(value),

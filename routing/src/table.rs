@@ -68,7 +68,12 @@ impl RouteTable {
 
     /// Every match in its order of precedence, and what the request lacks for it. The first that lacks nothing is selected.
     pub fn verdicts<'t>(&'t self, head: &RequestHead<'_>) -> impl Iterator<Item = (Selection<'t>, Option<Mismatch<'t>>)> {
-        self.order.iter().filter_map(|position| self.at(*position)).map(|selection| (selection, selection.matched.mismatch(head)))
+        self.in_order().map(|selection| (selection, selection.matched.mismatch(head)))
+    }
+
+    /// Every match in its order of precedence.
+    pub fn in_order(&self) -> impl Iterator<Item = Selection<'_>> {
+        self.order.iter().filter_map(|position| self.at(*position))
     }
 
     /// The selection at a position that this table gave.

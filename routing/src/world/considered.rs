@@ -46,6 +46,17 @@ impl World {
         Some(FrontendId(ServicePort { service: owner.id.clone(), port }))
     }
 
+    /// Every Service and ServiceImport.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceRef> {
+        self.services.keys()
+    }
+
+    /// Whether there are EndpointSlices at all.
+    #[must_use]
+    pub fn has_slices(&self) -> bool {
+        !self.slices.is_empty()
+    }
+
     /// The TCP ports of a Service or ServiceImport; none: there is no such object.
     #[must_use]
     pub fn ports(&self, service: &ServiceRef) -> Option<Vec<NonZeroU16>> {

@@ -1,0 +1,204 @@
+//! The objects of manifests, as the controllers of their clusters would read them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use lab::Addresses;
+use lab::manifests::{self, Manifests, ServiceExport};
+use lab::plan;
+use lab::roles::{self, Allocation, PodName};
+use routing::api::{Object, ObjectKey};
+use routing::manifest;
+use routing::world::{Settings, World};
+
+/// Where an object is written.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Place {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Which of its documents, from 1; none: the file as a whole.
+    pub(crate) document: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        self.document.map_or(Ok(()), |document| write!(f, ": document {document}"))
+    }
+}
+
+/// What cannot be read.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    /// Where.
+    pub(crate) place: Place,
+    /// Which field; empty: all of it.
+    pub(crate) field: String,
+    /// Why.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
+        write!(f, "{}: {field}{}", self.place, self.message)
+    }
+}
+
+/// The objects of one cluster.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// Its name; empty where there is only one.
+    pub(crate) cluster: String,
+    /// What the objects mean.
+    pub(crate) world: World,
+    /// Where they are written; those that follow from others are nowhere.
+    pub(crate) places: BTreeMap<ObjectKey, Place>,
+    /// What cannot be read, and what is written twice.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// Those of every cluster. Where a folder has folders of clusters that export Services, imports and endpoints follow from that, with addresses
+/// that are made up.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Objects>> {
+    if let Some(manifests) = cluster_set(path)? {
+        return derived(path, &manifests);
+    }
+    let mut objects = Objects::new(String::new());
+    let mut files = Vec::new();
+    collect(path, &mut files)?;
+    for file in files {
+        let text = std::fs::read(&file).with_context(|| file.display().to_string())?;
+        objects.add(&file, &text);
+    }
+    Ok(vec![objects])
+}
+
+/// Those of a client's cluster. Without folders of clusters it may have any name.
+pub(crate) fn of_client(path: &Path, cluster: &str) -> anyhow::Result<Objects> {
+    let mut all = read(path)?;
+    if let [objects] = &mut all[..]
+        && objects.cluster.is_empty()
+        && let Some(mut only) = all.pop()
+    {
+        if !cluster.is_empty() {
+            only.cluster = cluster.to_owned();
+        }
+        return Ok(only);
+    }
+    let names: Vec<String> = all.iter().map(|objects| objects.cluster.clone()).collect();
+    match all.into_iter().find(|objects| objects.cluster == cluster) {
+        Some(objects) => Ok(objects),
+        None => bail!("{}: in which cluster is the client? --cluster {}", path.display(), names.join(" or ")),
+    }
+}
+
+/// Folders of clusters, if that is what it is.
+fn cluster_set(path: &Path) -> anyhow::Result<Option<Manifests>> {
+    let has_folders = || Ok::<_, std::io::Error>(std::fs::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir())));
+    if !path.is_dir() || !has_folders().with_context(|| path.display().to_string())? {
+        return Ok(None);
+    }
+    let manifests = manifests::read(path)?;
+    let exports = |cluster: &manifests::Cluster| !cluster.objects::<ServiceExport>("ServiceExport").is_empty();
+    Ok(manifests.values().any(exports).then_some(manifests))
+}
+
+fn derived(path: &Path, manifests: &Manifests) -> anyhow::Result<Vec<Objects>> {
+    let pods = plan::pods(manifests, &BTreeMap::new());
+    let mut drawn = MadeUp::default();
+    pods.keys().for_each(|pod| drawn.pod_of(pod));
+    let all = roles::derive(manifests, &pods, &mut drawn);
+    let one = |(cluster, derived): (String, roles::Derived)| {
+        let mut objects = Objects::new(cluster.clone());
+        for (name, text) in &derived.files {
+            objects.add(&path.join(&cluster).join(name), text);
+        }
+        // What follows from the files is in none of them.
+        objects.places.retain(|_, place| place.file.exists());
+        objects
+    };
+    Ok(all.into_iter().map(one).collect())
+}
+
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
+    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    let is_wanted = |path: &Path| path.is_dir() || path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
+    paths.iter().filter(|path| is_wanted(path)).try_for_each(|path| collect(path, files))
+}
+
+impl Objects {
+    fn new(cluster: String) -> Self {
+        let settings = Settings { cluster: cluster.clone(), ..Settings::default() };
+        Self { cluster, world: World::new(settings), places: BTreeMap::new(), faults: Vec::new() }
+    }
+
+    fn add(&mut self, file: &Path, text: &[u8]) {
+        let place = |document| Place { file: file.to_owned(), document };
+        let mut fault = |place, field: &str, message: String| self.faults.push(Fault { place, field: field.to_owned(), message });
+        let documents = match std::str::from_utf8(text).map_err(|error| error.to_string()) {
+            Ok(text) => manifest::parse(text).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        let documents = match documents {
+            Ok(documents) => documents,
+            Err(error) => return fault(place(None), "", error),
+        };
+        for document in documents {
+            let place = place(Some(document.index + 1));
+            match Object::decode(&document.value) {
+                Ok(Some(object)) => {
+                    let key = object.key();
+                    self.world.apply(object);
+                    if let Some(before) = self.places.insert(key.clone(), place.clone()) {
+                        fault(place, "metadata.name", format!("{key} is written before, in {before}: this one counts"));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => fault(place, &error.field, error.message.clone()),
+            }
+        }
+    }
+}
+
+/// Addresses for whatever has none in the manifests: one after another.
+#[derive(Debug, Default)]
+struct MadeUp {
+    all: BTreeMap<(&'static str, String), Addresses>,
+}
+
+impl MadeUp {
+    fn of(&mut self, what: &'static str, name: String) -> Addresses {
+        let number = u16::try_from(self.all.len() + 1).unwrap_or(u16::MAX);
+        let [high, low] = number.to_be_bytes();
+        let addresses = Addresses { v4: Ipv4Addr::new(10, 0, high, low), v6: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number) };
+        *self.all.entry((what, name)).or_insert(addresses)
+    }
+
+    fn pod_of(&mut self, pod: &PodName) {
+        self.of("pod", pod.to_string());
+    }
+}
+
+impl Allocation for MadeUp {
+    fn pod(&self, pod: &PodName) -> Option<Addresses> {
+        self.all.get(&("pod", pod.to_string())).copied()
+    }
+
+    fn cluster_ips(&mut self, cluster: &str, namespace: &str, name: &str) -> Addresses {
+        self.of("cluster", format!("{cluster}/{namespace}/{name}"))
+    }
+
+    fn cluster_set_ips(&mut self, cluster: &str, namespace: &str, name: &str) -> Addresses {
+        self.of("clusterset", format!("{cluster}/{namespace}/{name}"))
+    }
+}
