@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use parking_lot::Mutex;
@@ -64,7 +66,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
+async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, StatusCode> {
     let mut registry = prometheus_client::registry::Registry::with_prefix("isthmus_controller");
     let loaded = admin.loaded.lock().clone();
     let sidecars = admin.registry.sidecars();
@@ -95,7 +97,7 @@ async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
     }
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(text)
+    Ok(([(CONTENT_TYPE, proto::OPENMETRICS)], text))
 }
 
 async fn sidecars(State(admin): State<Admin>) -> Json<Value> {

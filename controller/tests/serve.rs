@@ -199,7 +199,9 @@ async fn a_bad_file_or_object_leaves_the_good_ones_in_force() {
     assert_eq!(names(&sidecar.next().await), ["10.201.0.1:80"]);
     sidecar.subscribe(type_url::BACKEND, "ServiceImport/shop/cart/80").await;
     assert_eq!(names(&sidecar.next().await), ["ServiceImport/shop/cart/80"], "the last good form of cart.yaml");
-    let metrics = reqwest::get(format!("http://{}/metrics", running.admin)).await.expect("an answer").text().await.expect("text");
+    let metrics = reqwest::get(format!("http://{}/metrics", running.admin)).await.expect("an answer");
+    assert_eq!(metrics.headers()["content-type"], proto::OPENMETRICS);
+    let metrics = metrics.text().await.expect("text");
     assert!(metrics.contains("isthmus_controller_source_problems 2\n"), "{metrics}");
     running.end().await;
 }

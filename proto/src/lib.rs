@@ -50,6 +50,9 @@ pub mod resources {
 /// In a node's metadata: `system_version_info` of the newest response that the sidecar has had, so that no replica rolls it back.
 pub const REVISION_METADATA: &str = "revision";
 
+/// The content type of what `/metrics` answers: with another one Prometheus reads it as its older format, in which counters have other names.
+pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// In a response's gRPC metadata: the zone of the sidecar's node, where the controller knows it.
 pub const ZONE_METADATA: &str = "isthmus-zone";
 

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use routing::model::Addresses;
@@ -62,8 +64,9 @@ async fn startupz(State(mut admin): State<Admin>) -> &'static str {
     "the first state is not in force yet; connections pass through\n"
 }
 
-async fn metrics(State(admin): State<Admin>) -> Result<String, StatusCode> {
-    admin.shared.telemetry.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, StatusCode> {
+    let text = admin.shared.telemetry.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    Ok(([(CONTENT_TYPE, proto::OPENMETRICS)], text))
 }
 
 /// The live snapshot, and the connections that pass it by because they are older than their routes.
