@@ -6,9 +6,7 @@ mod workloads;
 
 use std::process::exit;
 
-use anyhow::Context;
-use kube::config::KubeConfigOptions;
-use kube::{Client, Config};
+use kube::Client;
 use serde::Serialize;
 
 use crate::config::{Check, Output};
@@ -82,12 +80,8 @@ pub(crate) fn run(config: &Check) -> anyhow::Result<()> {
 }
 
 async fn look(config: &Check) -> anyhow::Result<Findings> {
-    let options = KubeConfigOptions { context: config.context.clone(), ..KubeConfigOptions::default() };
-    let kubeconfig = match config.context {
-        Some(_) => Config::from_kubeconfig(&options).await.context("--context")?,
-        None => Config::infer().await.context("neither a kubeconfig nor a service account")?,
-    };
-    let cluster = Cluster { client: Client::try_from(kubeconfig)?, namespace: config.namespace.clone() };
+    let client = crate::kubernetes::client(config.context.as_ref()).await?;
+    let cluster = Cluster { client, namespace: config.namespace.clone() };
     let mut findings = Findings::default();
     if !cluster::version(&cluster, &mut findings).await {
         return Ok(findings);

@@ -22,7 +22,7 @@ pub enum Command {
     Check(Check),
     /// Give the pods of manifests their sidecar, as the webhook would
     Inject(Inject),
-    /// Say why a request goes where it goes, by the objects of a folder
+    /// Say why a request goes where it goes, by the objects of a cluster or of a folder, and by what the pod's sidecar holds
     Explain(Explain),
     /// Find what in manifests would be refused, left out or never reached
     Lint(Lint),
@@ -90,10 +90,14 @@ pub struct Inject {
 pub struct Explain {
     /// Method and URL, for example `GET http://store.shop.svc.clusterset.local/cart?x=1`; GET may be left out
     pub request: String,
-    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them
+    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them; the
+    /// cluster of the kubeconfig if not given
     #[arg(short, long)]
-    pub filename: PathBuf,
-    /// Namespace of the client's pod
+    pub filename: Option<PathBuf>,
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long, conflicts_with = "filename")]
+    pub context: Option<String>,
+    /// Who asks: namespace, or NAMESPACE/POD, whose node, zone and sidecar then count
     #[arg(long, default_value = "default")]
     pub from: String,
     /// Header, 'NAME: VALUE'; may be repeated

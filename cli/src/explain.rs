@@ -1,4 +1,6 @@
-//! `isthmus explain`: why a request goes where it goes, by the objects of a folder.
+//! `isthmus explain`: why a request goes where it goes, by the objects of a cluster or of a folder, and whether the client's sidecar knows.
+
+mod live;
 
 use std::process::exit;
 
@@ -7,27 +9,75 @@ use http::{HeaderName, HeaderValue, Request, Uri, Version};
 use routing::explain::{Applied, Asked, Destination, Explanation, OutcomeKind, Share, Verdict, explain};
 use routing::locality::Location;
 
-use crate::config::{Explain, Output};
-use crate::objects;
+use serde::Serialize;
 
-/// Explains, and ends the program with 1 if some of such requests get an error of the mesh.
-pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
-    let objects = objects::of_client(&config.filename, &config.cluster)?;
-    // As in a cluster: what cannot be read counts as absent.
-    objects.faults.iter().for_each(|fault| eprintln!("{fault}; it counts as absent"));
-    let explanation = explain(&objects.world, &asked(config, &objects.cluster)?)
-        .with_context(|| format!("{}: are the cluster's Services and ServiceImports in it?", config.filename.display()))?;
-    match config.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&explanation)?),
-        Output::Text => print!("{}", text(&explanation)),
-    }
-    match explanation.outcome.kind {
-        OutcomeKind::PassesThrough | OutcomeKind::Forwarded | OutcomeKind::Answered => Ok(()),
-        OutcomeKind::PartlyForwarded | OutcomeKind::Refused => exit(1),
-    }
+use crate::config::{Explain, Output};
+use crate::{kubernetes, objects};
+use live::{Held, Pod};
+
+/// What is said: the walk, and whether the client's own sidecar takes it.
+#[derive(Serialize)]
+struct Said {
+    #[serde(flatten)]
+    explanation: Explanation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sidecar: Option<Held>,
 }
 
-fn asked(config: &Explain, cluster: &str) -> anyhow::Result<Asked> {
+/// Explains, and ends the program with 1 if some of such requests get an error of the mesh, or if the client's sidecar holds other routes.
+pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let said = runtime.block_on(explained(config))?;
+    match config.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&said)?),
+        Output::Text => print!("{}{}", text(&said.explanation), said.sidecar.as_ref().map(Held::text).unwrap_or_default()),
+    }
+    let is_live = said.sidecar.is_none_or(|held| held.is_live);
+    let is_well = match said.explanation.outcome.kind {
+        OutcomeKind::PassesThrough | OutcomeKind::Forwarded | OutcomeKind::Answered => is_live,
+        OutcomeKind::PartlyForwarded | OutcomeKind::Refused => false,
+    };
+    if !is_well {
+        exit(1);
+    }
+    Ok(())
+}
+
+async fn explained(config: &Explain) -> anyhow::Result<Said> {
+    let (namespace, pod) = config.from.split_once('/').map_or((config.from.as_str(), None), |(namespace, pod)| (namespace, Some(pod)));
+    let mut asked = asked(config, namespace)?;
+    let client = match &config.filename {
+        Some(_) => None,
+        None => Some(kubernetes::client(config.context.as_ref()).await?),
+    };
+    let pod = match (&client, pod) {
+        (Some(client), Some(pod)) => Some(Pod::find(client, namespace, pod).await?),
+        (None, Some(pod)) => bail!("--from {namespace}/{pod}: manifests have no running pod; --from {namespace}"),
+        (_, None) => None,
+    };
+    if let Some(pod) = &pod {
+        pod.place(&mut asked.location);
+    }
+    let objects = match (&client, &config.filename) {
+        (Some(client), _) => objects::of_cluster(client, &asked.location.cluster).await,
+        (None, Some(path)) => objects::of_client(path, &config.cluster)?,
+        (None, None) => bail!("neither a cluster nor a folder"),
+    };
+    asked.location.cluster.clone_from(&objects.cluster);
+    // As in a cluster: what cannot be read counts as absent.
+    objects.faults.iter().for_each(|fault| eprintln!("{fault}; it counts as absent"));
+    let explanation = explain(&objects.world, &asked).with_context(|| match &config.filename {
+        Some(path) => format!("{}: are the cluster's Services and ServiceImports in it?", path.display()),
+        None => "in this cluster".to_owned(),
+    })?;
+    let sidecar = match &pod {
+        Some(pod) => Some(pod.held(&objects.world, &explanation, namespace).await?),
+        None => None,
+    };
+    Ok(Said { explanation, sidecar })
+}
+
+fn asked(config: &Explain, namespace: &str) -> anyhow::Result<Asked> {
     let (method, url) = config.request.split_once(' ').unwrap_or(("GET", &config.request));
     let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
@@ -51,8 +101,8 @@ fn asked(config: &Explain, cluster: &str) -> anyhow::Result<Asked> {
         *request.version_mut() = Version::HTTP_2;
     }
     Ok(Asked {
-        client_namespace: config.from.clone(),
-        location: Location { cluster: cluster.to_owned(), node: config.node.clone(), zone: config.zone.clone() },
+        client_namespace: namespace.to_owned(),
+        location: Location { cluster: config.cluster.clone(), node: config.node.clone(), zone: config.zone.clone() },
         host: authority.host().to_owned(),
         server_name: None,
         port,

@@ -6,6 +6,7 @@ mod demo;
 mod expected;
 mod explain;
 mod inject;
+mod kubernetes;
 mod lint;
 mod objects;
 mod request;

@@ -6,21 +6,33 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use controller::kubernetes::discovery::FOLLOWED;
+use kube::api::DynamicObject;
+use kube::{Client, ResourceExt as _};
 use lab::Addresses;
 use lab::manifests::{self, Manifests, ServiceExport};
 use lab::plan;
 use lab::roles::{self, Allocation, PodName};
-use routing::api::{Object, ObjectKey};
+use routing::api::{Object, ObjectKey, ObjectKind};
 use routing::manifest;
 use routing::world::{Settings, World};
+use serde_json::Value;
+
+use crate::kubernetes;
 
 /// Where an object is written.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {
-    /// The file.
+    /// The file; of a running cluster the object's kind and name.
     pub(crate) file: PathBuf,
     /// Which of its documents, from 1; none: the file as a whole.
     pub(crate) document: Option<usize>,
+}
+
+impl Place {
+    fn named(name: impl Into<PathBuf>) -> Self {
+        Self { file: name.into(), document: None }
+    }
 }
 
 impl fmt::Display for Place {
@@ -96,6 +108,22 @@ pub(crate) fn of_client(path: &Path, cluster: &str) -> anyhow::Result<Objects> {
     }
 }
 
+/// Those of a running cluster. What cannot be listed counts as absent, and is a fault.
+pub(crate) async fn of_cluster(client: &Client, cluster: &str) -> Objects {
+    let mut objects = Objects::new(cluster.to_owned());
+    for followed in FOLLOWED {
+        // They are many, and only policies refer to them.
+        if followed.kind == ObjectKind::ConfigMap && !objects.places.keys().any(|key| key.kind == ObjectKind::BackendTlsPolicy) {
+            continue;
+        }
+        match kubernetes::list(client, followed.kind).await {
+            Ok(items) => items.into_iter().for_each(|item| objects.add_live(&item)),
+            Err(error) => objects.fault(Place::named(followed.plural), "", error.to_string()),
+        }
+    }
+    objects
+}
+
 /// Folders of clusters, if that is what it is.
 fn cluster_set(path: &Path) -> anyhow::Result<Option<Manifests>> {
     let has_folders = || Ok::<_, std::io::Error>(std::fs::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir())));
@@ -142,30 +170,45 @@ impl Objects {
         Self { cluster, world: World::new(settings), places: BTreeMap::new(), faults: Vec::new() }
     }
 
+    fn fault(&mut self, place: Place, field: &str, message: String) {
+        self.faults.push(Fault { place, field: field.to_owned(), message });
+    }
+
     fn add(&mut self, file: &Path, text: &[u8]) {
-        let place = |document| Place { file: file.to_owned(), document };
-        let mut fault = |place, field: &str, message: String| self.faults.push(Fault { place, field: field.to_owned(), message });
         let documents = match std::str::from_utf8(text).map_err(|error| error.to_string()) {
             Ok(text) => manifest::parse(text).map_err(|error| error.to_string()),
             Err(error) => Err(error),
         };
-        let documents = match documents {
-            Ok(documents) => documents,
-            Err(error) => return fault(place(None), "", error),
-        };
-        for document in documents {
-            let place = place(Some(document.index + 1));
-            match Object::decode(&document.value) {
-                Ok(Some(object)) => {
-                    let key = object.key();
-                    self.world.apply(object);
-                    if let Some(before) = self.places.insert(key.clone(), place.clone()) {
-                        fault(place, "metadata.name", format!("{key} is written before, in {before}: this one counts"));
-                    }
+        match documents {
+            Ok(documents) => {
+                for document in documents {
+                    self.add_value(Place { file: file.to_owned(), document: Some(document.index + 1) }, &document.value);
                 }
-                Ok(None) => {}
-                Err(error) => fault(place, &error.field, error.message.clone()),
             }
+            Err(error) => self.fault(Place::named(file), "", error),
+        }
+    }
+
+    fn add_live(&mut self, object: &DynamicObject) {
+        let kind = object.types.as_ref().map(|types| types.kind.as_str()).unwrap_or_default();
+        let place = Place::named(format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any()));
+        match serde_json::to_value(object) {
+            Ok(value) => self.add_value(place, &value),
+            Err(error) => self.fault(place, "", error.to_string()),
+        }
+    }
+
+    fn add_value(&mut self, place: Place, value: &Value) {
+        match Object::decode(value) {
+            Ok(Some(object)) => {
+                let key = object.key();
+                self.world.apply(object);
+                if let Some(before) = self.places.insert(key.clone(), place.clone()) {
+                    self.fault(place, "metadata.name", format!("{key} is written before, in {before}: this one counts"));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => self.fault(place, &error.field, error.message.clone()),
         }
     }
 }

@@ -148,7 +148,16 @@ impl Bed {
     /// # Errors
     /// It cannot be run.
     pub(crate) fn check(&self, cluster: &str) -> anyhow::Result<(bool, String)> {
-        let output = Command::new(self.file("target/debug/isthmus")).arg("check").env("KUBECONFIG", self.kubeconfig(cluster)).output()?;
+        self.isthmus(cluster, &["check"])
+    }
+
+    /// `isthmus` with these arguments: its exit status, and what it says.
+    ///
+    /// # Errors
+    /// It cannot be run.
+    pub(crate) fn isthmus(&self, cluster: &str, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+        let mut command = Command::new(self.file("target/debug/isthmus"));
+        let output = command.args(arguments).env("KUBECONFIG", self.kubeconfig(cluster)).output()?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Ok((output.status.success(), said))
     }

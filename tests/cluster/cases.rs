@@ -1,6 +1,7 @@
 //! What is shown on real Kubernetes.
 
 pub(crate) mod check;
+pub(crate) mod explain;
 pub(crate) mod faults;
 pub(crate) mod injection;
 pub(crate) mod install;

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, ListParams};
-use kube::core::GroupVersionKind;
+use kube::api::DynamicObject;
 use routing::api::ObjectKind;
 use routing::model::RouteKind;
 
 use super::{Cluster, Findings};
+use crate::kubernetes::list;
 
 /// Certificates and tokens are worth nothing when clocks differ by more.
 const CLOCK_DIFFERENCE_MAX_S: i64 = 60;
@@ -100,7 +100,7 @@ pub(super) async fn kinds(cluster: &Cluster, findings: &mut Findings) {
 
 /// A ServiceImport without a VIP has nothing that could be dialled.
 pub(super) async fn clusterset_ips(cluster: &Cluster, findings: &mut Findings) {
-    let imports = match list(cluster, ObjectKind::ServiceImport).await {
+    let imports = match list(&cluster.client, ObjectKind::ServiceImport).await {
         Ok(imports) => imports,
         Err(error) => return findings.unknown("vips", &error),
     };
@@ -118,20 +118,6 @@ pub(super) async fn clusterset_ips(cluster: &Cluster, findings: &mut Findings) {
             "see what the MCS provider says; routes on them wait",
         );
     }
-}
-
-/// All objects of a kind, in the first version that is served; none if it is not served at all, which [`kinds`] says.
-pub(super) async fn list(cluster: &Cluster, kind: ObjectKind) -> kube::Result<Vec<DynamicObject>> {
-    let Some(followed) = FOLLOWED.iter().find(|followed| followed.kind == kind) else { return Ok(Vec::new()) };
-    for version in followed.versions {
-        let kind = GroupVersionKind::gvk(followed.group, version, kind.as_str());
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &ApiResource::from_gvk_with_plural(&kind, followed.plural));
-        match api.list(&ListParams::default()).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            listed => return listed.map(|list| list.items),
-        }
-    }
-    Ok(Vec::new())
 }
 
 /// `namespace/name`.

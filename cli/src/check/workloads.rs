@@ -10,8 +10,9 @@ use kube::{Api, ResourceExt};
 use routing::status::CONTROLLER_NAME;
 use serde_json::Value;
 
-use super::cluster::{full_name, list};
+use super::cluster::full_name;
 use super::{Cluster, Findings};
+use crate::kubernetes::list;
 
 /// More are counted and not named.
 const NAMED_MAX: usize = 50;
@@ -100,7 +101,7 @@ pub(super) async fn routes(cluster: &Cluster, findings: &mut Findings) {
     const CHECK: &str = "routes";
     let (mut ours, mut shared, mut wrong) = (0, Vec::new(), Vec::new());
     for kind in FOLLOWED.iter().map(|followed| followed.kind).filter(|kind| kind.has_status()) {
-        let objects = match list(cluster, kind).await {
+        let objects = match list(&cluster.client, kind).await {
             Ok(objects) => objects,
             Err(error) => {
                 findings.unknown(CHECK, &error);
