@@ -26,6 +26,8 @@ pub enum Command {
     Explain(Explain),
     /// Find what in manifests would be refused, left out or never reached
     Lint(Lint),
+    /// List sidecars: who serves them, what they hold, and whether it is the newest state
+    Proxies(Proxies),
     /// Do nothing until standard input ends; the first process of a demo's process id namespace
     #[command(hide = true)]
     Hold,
@@ -128,6 +130,23 @@ pub struct Lint {
     /// Warnings count as errors
     #[arg(long)]
     pub strict: bool,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `proxies`.
+#[derive(Args, Clone, Debug)]
+pub struct Proxies {
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Those of this namespace alone
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,

@@ -1,12 +1,27 @@
 //! The cluster that a kubeconfig names.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use controller::kubernetes::discovery::FOLLOWED;
+use http::Request;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client, Config};
 use routing::api::ObjectKind;
+use serde_json::Value;
+
+/// The sidecar's container.
+pub(crate) const SIDECAR: &str = "isthmus-sidecar";
+/// More than anybody can read.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A pod that does not answer within this time is not waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client of its API server; without a context of the current one, or of the pod's own.
 pub(crate) async fn client(context: Option<&String>) -> anyhow::Result<Client> {
@@ -36,4 +51,21 @@ pub(crate) async fn list(client: &Client, kind: ObjectKind) -> kube::Result<Vec<
         }
     }
     Ok(Vec::new())
+}
+
+/// What a port inside a pod answers, by a port forward.
+pub(crate) async fn get_json(pods: &Api<Pod>, pod: &str, port: u16, path: &str) -> anyhow::Result<Value> {
+    let answered = async {
+        let mut forwarded = pods.portforward(pod, &[port]).await?;
+        let stream = forwarded.take_stream(port).context("no stream")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the runtime of the one call that it is for.
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "localhost").header("connection", "close").body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+        anyhow::Ok(serde_json::from_slice(&body.to_bytes())?)
+    };
+    let place = || format!("port {port} inside pod {pod}");
+    tokio::time::timeout(ANSWER_TIMEOUT, answered).await.with_context(place)?.with_context(place)
 }

@@ -9,6 +9,7 @@ mod inject;
 mod kubernetes;
 mod lint;
 mod objects;
+mod proxies;
 mod request;
 mod shell;
 mod table;
@@ -25,6 +26,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Command::Inject(inject) => inject::run(&inject),
         Command::Explain(asked) => explain::run(&asked),
         Command::Lint(lint) => lint::run(&lint),
+        Command::Proxies(proxies) => proxies::run(&proxies),
         Command::Demo(demo) => demo::run(&demo),
         Command::Hold => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;

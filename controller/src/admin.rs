@@ -104,7 +104,8 @@ async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
     let list = admin.registry.sidecars().into_iter().map(|sidecar| {
         json!({
             "namespace": sidecar.node.namespace, "pod": sidecar.node.pod, "cluster": sidecar.node.cluster, "node": sidecar.node.node,
-            "connected_s": sidecar.since.elapsed().as_secs(), "progress": sidecar.progress,
+            "version": sidecar.node.version, "connected_s": sidecar.since.elapsed().as_secs(), "is_current": sidecar.is_current(),
+            "progress": sidecar.progress,
         })
     });
     Json(list.collect())

@@ -22,6 +22,8 @@ pub struct Node {
     pub cluster: String,
     /// Node that the pod runs on, if it said so.
     pub node: String,
+    /// Version of the sidecar, if it said so.
+    pub version: String,
 }
 
 /// What a stream has come to.

@@ -192,8 +192,8 @@ fn node(wire: Option<&WireNode>) -> Result<Node, Status> {
         .split_once('/')
         .filter(|(namespace, pod)| !namespace.is_empty() && !pod.is_empty())
         .ok_or_else(|| Status::invalid_argument(format!("node.id: {:?} is not NAMESPACE/POD", wire.id)))?;
-    let node = metadata(Some(wire), "node");
-    Ok(Node { namespace: namespace.to_owned(), pod: pod.to_owned(), cluster: wire.cluster.clone(), node })
+    let [node, version] = ["node", "version"].map(|name| metadata(Some(wire), name));
+    Ok(Node { namespace: namespace.to_owned(), pod: pod.to_owned(), cluster: wire.cluster.clone(), node, version })
 }
 
 /// A text of a node's metadata; empty if it has none of that name.

@@ -149,7 +149,8 @@ fn send(sender: &mpsc::Sender<DeltaDiscoveryRequest>, requests: Vec<DeltaDiscove
 }
 
 fn node(config: &Config) -> Node {
-    let fields = [("namespace", &config.namespace), ("pod", &config.pod), ("node", &config.node)];
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let fields = [("namespace", &config.namespace), ("pod", &config.pod), ("node", &config.node), ("version", &version)];
     Node {
         id: format!("{}/{}", config.namespace, config.pod),
         cluster: config.cluster.clone(),

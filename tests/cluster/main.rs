@@ -14,13 +14,14 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 27] = [
+const CASES: [Case; 28] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
     ("init-container", cases::routing::an_init_container_is_routed),
     ("job", cases::routing::a_job_ends),
     ("system-roots", cases::routing::the_image_has_the_systems_authorities),
+    ("proxies", cases::explain::every_proxy_is_listed),
     ("explain", cases::explain::three_ways_to_break_it),
     ("left-alone", cases::injection::who_is_left_alone),
     ("refused", cases::injection::mistakes_are_named),

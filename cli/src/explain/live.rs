@@ -1,10 +1,6 @@
 //! The client's pod: where it is, and what its sidecar holds.
 
 use anyhow::{Context, bail};
-use http::Request;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod as KubernetesPod};
 use kube::{Api, Client};
 use proto::resources as wire;
@@ -14,12 +10,11 @@ use routing::world::World;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::kubernetes;
+
 /// Where a sidecar's own state is told, inside the pod.
 const ADMIN_PORT: u16 = 15000;
-const SIDECAR: &str = "isthmus-sidecar";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
-/// A sidecar that holds more than this holds more than anybody can read.
-const CONFIG_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A client's pod.
 pub(super) struct Pod {
@@ -51,7 +46,7 @@ impl Pod {
         let pod = pods.get(name).await.with_context(|| format!("--from {namespace}/{name}"))?;
         let spec = pod.spec.unwrap_or_default();
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let Some(sidecar) = containers.into_iter().find(|container| container.name == SIDECAR) else {
+        let Some(sidecar) = containers.into_iter().find(|container| container.name == kubernetes::SIDECAR) else {
             bail!("--from {namespace}/{name}: the pod has no sidecar: no route is in force for it");
         };
         let cluster = sidecar.env.iter().flatten().find(|variable| variable.name == "ISTHMUS_CLUSTER");
@@ -75,7 +70,7 @@ impl Pod {
     /// Asks its sidecar, by a port forward.
     pub(super) async fn held(&self, world: &World, explanation: &Explanation, namespace: &str) -> anyhow::Result<Held> {
         let name = format!("{namespace}/{}", self.name);
-        let config = self.config().await.with_context(|| format!("the sidecar of {name}, port {ADMIN_PORT} inside the pod"))?;
+        let config = kubernetes::get_json(&self.pods, &self.name, ADMIN_PORT, "/config").await.context("its sidecar")?;
         let frontends = config["frontends"].as_array().map(Vec::as_slice).unwrap_or_default();
         let frontend = frontends.iter().find(|frontend| frontend["name"] == explanation.frontend.as_str());
         let held = frontend.and_then(|frontend| Some(frontend["version"].as_str()?.to_owned()));
@@ -87,18 +82,6 @@ impl Pod {
         ejected.sort();
         ejected.dedup();
         Ok(Held { pod: name, is_live: held == wanted, held, wanted, ejected })
-    }
-
-    async fn config(&self) -> anyhow::Result<Value> {
-        let mut forwarded = self.pods.portforward(&self.name, &[ADMIN_PORT]).await?;
-        let stream = forwarded.take_stream(ADMIN_PORT).context("no stream")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the runtime of the one call that it is for.
-        tokio::spawn(connection);
-        let request = Request::get("/config").header("host", "localhost").header("connection", "close").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), CONFIG_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
-        Ok(serde_json::from_slice(&body.to_bytes())?)
     }
 }
 

@@ -44,6 +44,21 @@ fn scale(bed: &Bed, replicas: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every sidecar of the namespace is listed, served by a replica, in our version, with the newest state.
+pub(crate) fn every_proxy_is_listed(bed: &Bed) -> anyhow::Result<()> {
+    eventually("isthmus proxies lists the client", || {
+        let (is_well, said) = bed.isthmus(EAST, &["proxies", "-n", "shop", "-o", "json"])?;
+        let proxies: Vec<Value> = serde_json::from_str(&said).with_context(|| said.clone())?;
+        let client = proxies.iter().find(|proxy| proxy["pod"] == "client").with_context(|| said.clone())?;
+        ensure!(is_well && client["state"] == "current" && client["version"] == env!("CARGO_PKG_VERSION"), "{said}");
+        ensure!(client["controller"].as_str().is_some_and(|name| name.starts_with("isthmus-controller-")), "{said}");
+        Ok(())
+    })?;
+    let (is_well, said) = bed.isthmus(EAST, &["proxies", "-n", "nowhere"])?;
+    ensure!(is_well && said.lines().count() == 1, "there is none: {said}");
+    Ok(())
+}
+
 /// A wrong port, a missing grant, no ready endpoint.
 pub(crate) fn three_ways_to_break_it(bed: &Bed) -> anyhow::Result<()> {
     bed.kubectl(EAST, &["apply", "-f", &bed.file("manifests/first-steps/route.yaml")])?;
