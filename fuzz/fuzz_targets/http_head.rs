@@ -25,7 +25,7 @@ const ROUNDS: usize = 64;
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((cut, bytes)) = bytes.split_first() else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(tried(bytes, usize::from(*cut).min(bytes.len())));
 });
 
