@@ -53,6 +53,20 @@ fn who_expects_100_continue_and_is_refused_need_not_send_the_body() {
 }
 
 #[test]
+fn an_endpoint_that_switches_protocols_unasked_is_refused() {
+    let bed = bed(&[yaml::to_import("/", "own")], vec![("east/own.yaml", own("own", "http"))]);
+    let listener = listen(&bed, "east/default/own-0");
+    let mut stream = dialled(&bed);
+    send(&mut stream, &format!("GET / HTTP/1.1\r\nHost: {STORE}\r\nUpgrade: websocket\r\n\r\n"));
+    let mut endpoint = accept(&listener);
+    let received = head(&mut endpoint).to_lowercase();
+    assert!(!received.contains("upgrade"), "Connection does not name it: {received}");
+    send(&mut endpoint, "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    let answer = head(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("x-isthmus-reason: endpoint_protocol"), "{answer}");
+}
+
+#[test]
 fn connect_is_refused_in_http_2_too() {
     let bed = bed(&[yaml::to_import("/", "store")], Vec::new());
     let client = bed.client().expect("a client");

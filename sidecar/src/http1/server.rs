@@ -148,8 +148,7 @@ where
         poll_fn(|context| poll_response(exchange, &asked, &mut body, context)).await?;
         drop(body);
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            exchange.borrow_mut().switch();
-            return Ok(());
+            return exchange.borrow_mut().switch();
         }
         if !(keeps_alive && poll_fn(|context| exchange.borrow_mut().poll_rest(context)).await) {
             return close(exchange, is_refused).await;
@@ -359,11 +358,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         !self.is_broken && self.reader.has_ended()
     }
 
-    fn switch(&mut self) {
+    fn switch(&mut self) -> Result<(), Error> {
+        if !self.reader.has_ended() {
+            return Err(Error::Malformed("another protocol before the end of the request"));
+        }
         if let Some(stream) = self.stream.take() {
             self.switched = Some(Rewound::new(self.reader.take_rest(), stream));
         }
         wake(&mut self.switch);
+        Ok(())
     }
 }
 
