@@ -2,11 +2,12 @@
 //!
 //! Public for who tries it with bytes of their own (`fuzz/`); each step is the one that `http` takes.
 
-use ::http::HeaderValue;
 use ::http::request::Parts;
+use ::http::{HeaderValue, Method};
 
 use crate::http::head;
 pub use crate::http::head::Content;
+use crate::reason::Reason;
 
 /// The head for an endpoint where no filter edits it.
 ///
@@ -15,6 +16,9 @@ pub use crate::http::head::Content;
 pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) -> Result<Parts, &'static str> {
     head::check_framing(&parts.headers).map_err(|reason| reason.label())?;
     let authority = head::authority(&parts).map_err(|reason| reason.label())?;
+    if parts.method == Method::CONNECT {
+        return Err(Reason::UnsupportedConnect.label());
+    }
     let upgrade = head::upgrade(&parts);
     head::strip_hop_by_hop(&mut parts.headers);
     head::complete_http1(&mut parts.headers, authority.or_else(|| Some(destination.clone())), upgrade.as_ref(), content);

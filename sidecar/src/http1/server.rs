@@ -264,7 +264,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         };
         self.reader.begin_body(framing);
         // Which of the two counts is decided here, for everyone after us too; and the client may have meant the other (RFC 9112 section 6.3).
-        self.is_last = framing == Framing::Chunked && request.headers_mut().remove(CONTENT_LENGTH).is_some();
+        let has_both = framing == Framing::Chunked && request.headers_mut().remove(CONTENT_LENGTH).is_some();
+        // What follows a CONNECT may be meant for the tunnel, though there is none.
+        self.is_last = has_both || *request.method() == Method::CONNECT;
         let expects = || head::names(request.headers(), EXPECT).any(|what| what.eq_ignore_ascii_case(b"100-continue"));
         let waits = !self.reader.has_ended() && request.version() == Version::HTTP_11 && expects();
         self.expectation = if waits { Expectation::Continue } else { Expectation::Nothing };

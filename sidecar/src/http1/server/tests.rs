@@ -128,6 +128,12 @@ async fn of_two_framings_the_transfer_encoding_counts_and_the_request_is_the_las
 }
 
 #[tokio::test]
+async fn what_follows_a_connect_is_no_request() {
+    let (text, _) = said(&format!("CONNECT a:1 {HOST}content-length: 5\r\n\r\nhelloGET /x {HOST}\r\n")).await;
+    assert_eq!(text, "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nignored");
+}
+
+#[tokio::test]
 async fn what_is_no_request_is_refused_and_is_the_last() {
     let many = format!("GET / {HOST}{}\r\n", "a: b\r\n".repeat(FIELDS_MAX));
     let large = format!("GET / {HOST}x: {}\r\n\r\n", "y".repeat(HEAD_BYTES_MAX));
