@@ -99,6 +99,9 @@ pub struct Explain {
     /// Context of the kubeconfig; the current one if not given
     #[arg(long, conflicts_with = "filename")]
     pub context: Option<String>,
+    /// Namespace of the controller, whose settings count
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
     /// Who asks: namespace, or NAMESPACE/POD, whose node, zone and sidecar then count
     #[arg(long, default_value = "default")]
     pub from: String,

@@ -22,6 +22,9 @@ struct Said {
     explanation: Explanation,
     #[serde(skip_serializing_if = "Option::is_none")]
     sidecar: Option<Held>,
+    /// Why the sidecar could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sidecar_unknown: Option<String>,
 }
 
 /// Explains, and ends the program with 1 if some of such requests get an error of the mesh, or if the client's sidecar holds other routes.
@@ -32,7 +35,10 @@ pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
         Output::Json => println!("{}", serde_json::to_string_pretty(&said)?),
         Output::Text => print!("{}{}", text(&said.explanation), said.sidecar.as_ref().map(Held::text).unwrap_or_default()),
     }
-    let is_live = said.sidecar.is_none_or(|held| held.is_live);
+    if let Some(why) = &said.sidecar_unknown {
+        eprintln!("the pod's sidecar cannot be asked: {why}");
+    }
+    let is_live = said.sidecar_unknown.is_none() && said.sidecar.is_none_or(|held| held.is_live);
     let is_well = match said.explanation.outcome.kind {
         OutcomeKind::PassesThrough | OutcomeKind::Forwarded | OutcomeKind::Answered => is_live,
         OutcomeKind::PartlyForwarded | OutcomeKind::Refused => false,
@@ -59,7 +65,10 @@ async fn explained(config: &Explain) -> anyhow::Result<Said> {
         pod.place(&mut asked.location);
     }
     let objects = match (&client, &config.filename) {
-        (Some(client), _) => objects::of_cluster(client, &asked.location.cluster).await,
+        (Some(client), _) => {
+            let settings = kubernetes::settings(client, &config.controller_namespace).await?;
+            objects::of_cluster(client, settings).await
+        }
         (None, Some(path)) => objects::of_client(path, &config.cluster)?,
         (None, None) => bail!("neither a cluster nor a folder"),
     };
@@ -70,11 +79,16 @@ async fn explained(config: &Explain) -> anyhow::Result<Said> {
         Some(path) => format!("{}: are the cluster's Services and ServiceImports in it?", path.display()),
         None => "in this cluster".to_owned(),
     })?;
-    let sidecar = match &pod {
-        Some(pod) => Some(pod.held(&objects.world, &explanation, namespace).await?),
+    let held = match &pod {
+        Some(pod) => Some(pod.held(&objects.world, &explanation, namespace).await),
         None => None,
     };
-    Ok(Said { explanation, sidecar })
+    let (sidecar, sidecar_unknown) = match held {
+        Some(Ok(held)) => (Some(held), None),
+        Some(Err(error)) => (None, Some(format!("{error:#}"))),
+        None => (None, None),
+    };
+    Ok(Said { explanation, sidecar, sidecar_unknown })
 }
 
 fn asked(config: &Explain, namespace: &str) -> anyhow::Result<Asked> {

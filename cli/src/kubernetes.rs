@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::Parser as _;
+use controller::kubernetes::MANAGER;
 use controller::kubernetes::discovery::FOLLOWED;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client, Config};
 use routing::api::ObjectKind;
+use routing::world::Settings;
 use serde_json::Value;
 
 /// The sidecar's container.
@@ -68,4 +72,14 @@ pub(crate) async fn get_json(pods: &Api<Pod>, pod: &str, port: u16, path: &str) 
     };
     let place = || format!("port {port} inside pod {pod}");
     tokio::time::timeout(ANSWER_TIMEOUT, answered).await.with_context(place)?.with_context(place)
+}
+
+/// How the controller reads objects: by the arguments of its Deployment.
+pub(crate) async fn settings(client: &Client, namespace: &str) -> anyhow::Result<Settings> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
+    let deployment = deployments.get(MANAGER).await.with_context(|| format!("Deployment {namespace}/{MANAGER}: --controller-namespace"))?;
+    let containers = deployment.spec.template.spec.map(|spec| spec.containers).unwrap_or_default();
+    let arguments = containers.into_iter().flat_map(|container| container.args.unwrap_or_default());
+    let config = controller::config::Config::try_parse_from([MANAGER.to_owned()].into_iter().chain(arguments));
+    Ok(config.with_context(|| format!("arguments of Deployment {namespace}/{MANAGER}, perhaps of another version"))?.settings())
 }

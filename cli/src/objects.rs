@@ -109,8 +109,8 @@ pub(crate) fn of_client(path: &Path, cluster: &str) -> anyhow::Result<Objects> {
 }
 
 /// Those of a running cluster. What cannot be listed counts as absent, and is a fault.
-pub(crate) async fn of_cluster(client: &Client, cluster: &str) -> Objects {
-    let mut objects = Objects::new(cluster.to_owned());
+pub(crate) async fn of_cluster(client: &Client, settings: Settings) -> Objects {
+    let mut objects = Objects::with(settings);
     for followed in FOLLOWED {
         // They are many, and only policies refer to them.
         if followed.kind == ObjectKind::ConfigMap && !objects.places.keys().any(|key| key.kind == ObjectKind::BackendTlsPolicy) {
@@ -166,8 +166,11 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
 
 impl Objects {
     fn new(cluster: String) -> Self {
-        let settings = Settings { cluster: cluster.clone(), ..Settings::default() };
-        Self { cluster, world: World::new(settings), places: BTreeMap::new(), faults: Vec::new() }
+        Self::with(Settings { cluster, ..Settings::default() })
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self { cluster: settings.cluster.clone(), world: World::new(settings), places: BTreeMap::new(), faults: Vec::new() }
     }
 
     fn fault(&mut self, place: Place, field: &str, message: String) {

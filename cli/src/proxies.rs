@@ -53,12 +53,13 @@ struct Proxy {
 /// Lists them, and ends the program with 1 if one of them does not hold the newest state.
 pub(crate) fn run(config: &Proxies) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let proxies = runtime.block_on(look(config))?;
+    let (proxies, unasked) = runtime.block_on(look(config))?;
+    unasked.iter().for_each(|why| eprintln!("{why}; its sidecars may be missing here"));
     match config.output {
         Output::Json => println!("{}", serde_json::to_string_pretty(&proxies)?),
         Output::Text => print!("{}", text(&proxies)),
     }
-    if proxies.iter().any(|proxy| proxy.state != CURRENT) {
+    if !unasked.is_empty() || proxies.iter().any(|proxy| proxy.state != CURRENT) {
         exit(1);
     }
     Ok(())
@@ -66,9 +67,10 @@ pub(crate) fn run(config: &Proxies) -> anyhow::Result<()> {
 
 const CURRENT: &str = "current";
 
-async fn look(config: &Proxies) -> anyhow::Result<Vec<Proxy>> {
+/// All of them, and which replicas of the controller could not be asked.
+async fn look(config: &Proxies) -> anyhow::Result<(Vec<Proxy>, Vec<String>)> {
     let client = kubernetes::client(config.context.as_ref()).await?;
-    let mut connected = connected(&client, &config.controller_namespace).await?;
+    let (mut connected, unasked) = connected(&client, &config.controller_namespace).await?;
     let pods: Api<Pod> = match &config.namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -83,20 +85,28 @@ async fn look(config: &Proxies) -> anyhow::Result<Vec<Proxy>> {
         let state = connected.as_ref().map_or_else(|| "not connected".to_owned(), state);
         Proxy { namespace, pod, controller, connected, state }
     };
-    Ok(names.into_iter().map(one).collect())
+    Ok((names.into_iter().map(one).collect(), unasked))
 }
 
+/// Replica and what it says, by namespace and pod.
+type ByPod = BTreeMap<(String, String), (String, Connected)>;
+
 /// By namespace and pod, what the replicas of the controller say.
-async fn connected(client: &Client, namespace: &str) -> anyhow::Result<BTreeMap<(String, String), (String, Connected)>> {
+async fn connected(client: &Client, namespace: &str) -> anyhow::Result<(ByPod, Vec<String>)> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let replicas = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={MANAGER}"))).await?.items;
-    let running = replicas.into_iter().filter(|pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running"));
-    let mut all = BTreeMap::new();
-    let mut asked = 0;
-    for replica in running {
-        let name = replica.name_any();
+    let mut all = ByPod::new();
+    let (mut asked, mut unasked) = (0, Vec::new());
+    for name in replicas.iter().filter(|pod| is_running(pod)).map(Pod::name_any) {
         asked += 1;
-        let list: Vec<Connected> = serde_json::from_value(kubernetes::get_json(&pods, &name, ADMIN_PORT, "/sidecars").await?)?;
+        let list = kubernetes::get_json(&pods, &name, ADMIN_PORT, "/sidecars").await.and_then(|list| Ok(serde_json::from_value(list)?));
+        let list: Vec<Connected> = match list {
+            Ok(list) => list,
+            Err(error) => {
+                unasked.push(format!("{error:#}"));
+                continue;
+            }
+        };
         for sidecar in list {
             let key = (sidecar.namespace.clone(), sidecar.pod.clone());
             // A sidecar that has just changed replicas may still be at both: the younger stream is the one that counts.
@@ -107,13 +117,16 @@ async fn connected(client: &Client, namespace: &str) -> anyhow::Result<BTreeMap<
         }
     }
     ensure!(asked > 0, "no controller runs in namespace {namespace}: --controller-namespace");
-    Ok(all)
+    Ok((all, unasked))
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 fn has_running_sidecar(pod: &Pod) -> bool {
-    let is_running = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
     let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    is_running && pod.metadata.deletion_timestamp.is_none() && containers.into_iter().any(|container| container.name == kubernetes::SIDECAR)
+    is_running(pod) && containers.into_iter().any(|container| container.name == kubernetes::SIDECAR)
 }
 
 fn state(sidecar: &Connected) -> String {

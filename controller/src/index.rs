@@ -86,7 +86,7 @@ impl Resource {
 pub trait View {
     /// What is seen under a name.
     fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>>;
-    /// Whether there is something under a name that is not seen: of a backend, that no route that is seen refers to it.
+    /// Whether what is under a name, if anything, is not for who asks: of a backend, that no route that is seen refers to it.
     fn is_withheld(&self, kind: Kind, name: &str) -> bool;
     /// All that is seen of a kind.
     fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_>;

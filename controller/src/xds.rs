@@ -31,6 +31,8 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// So many sidecars at once are given their first state: each is quick, none waits for all others, and the memory of messages on their way is
 /// bounded when everybody reconnects.
 const FIRST_STATES_MAX: usize = 16;
+/// A stream that says nothing for so long ends.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// One that does not acknowledge it within this time makes room all the same.
 const FIRST_STATE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -104,7 +106,12 @@ impl Discovery {
         identity: Option<Identity>,
         responses: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     ) -> Result<(), Status> {
-        let Some(first) = requests.message().await? else { return Ok(()) };
+        let first = tokio::select! {
+            () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
+            first = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requests.message()) => first,
+        };
+        let first = first.map_err(|_| Status::deadline_exceeded("no request came"))??;
+        let Some(first) = first else { return Ok(()) };
         let node = vouched(node(first.node.as_ref())?, identity)?;
         let newest = Revision::parse(&metadata(first.node.as_ref(), proto::REVISION_METADATA));
         // Before the source has been read whole there is nothing to serve: an empty state would take every route away.
@@ -126,14 +133,18 @@ impl Discovery {
         // Nobody closes the semaphore; if somebody did, there would be no turns to wait for, and no reason to serve nobody.
         let mut turn = Turn { permit: self.first_states.acquire().await.ok(), ends: Instant::now() + FIRST_STATE_TIMEOUT };
         loop {
-            session.changed(inbox.take());
-            let answers = member.look(|view| session.responses(view));
+            let answers = member.look(|view| {
+                // What has changed is taken under the same lock under which it is looked up: neither without the other.
+                session.changed(inbox.take());
+                session.responses(view)
+            });
             for answer in answers {
                 // A client that reads nothing keeps nobody else waiting.
                 let room = loop {
                     tokio::select! {
                         room = responses.reserve() => break room,
                         () = turn.over() => {}
+                        () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
                     }
                 };
                 let Ok(room) = room else { return Ok(()) };

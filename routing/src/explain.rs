@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::filter::step::{Passing, Step};
 use crate::locality::Location;
-use crate::model::{Filter, FrontendId, RouteKind, ServiceKind, ServicePort, ServiceRef};
+use crate::model::{BackendTarget, Filter, FrontendId, RouteKind, ServiceKind, ServicePort, ServiceRef};
 use crate::reason::Reason;
 use crate::server_name;
 use crate::table::RouteTable;
@@ -194,7 +194,8 @@ fn http(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Expl
     let authority = asked.request.headers.get(HOST).cloned().or_else(|| HeaderValue::try_from(&asked.host).ok());
     let mut passing = Passing { parts: asked.request.clone(), authority };
     explanation.matches = candidates::all(table, &passing.head());
-    let is_grpc = table.frontend().kind == RouteKind::Grpc;
+    let kind = table.frontend().kind;
+    let is_grpc = kind == RouteKind::Grpc;
     let content_type = asked.request.headers.get(CONTENT_TYPE);
     let speaks_grpc = || content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
     if is_grpc && !(asked.request.version == Version::HTTP_2 && speaks_grpc()) {
@@ -208,8 +209,9 @@ fn http(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Expl
     let port = table.frontend().id.0.port;
     let (applied, ended) = filters::apply(&selection.rule.filters, &mut passing, selection.matched, port);
     explanation.filters = applied;
-    explanation.backends =
-        shares::all(world, asked, selection.rule, |of: &[Filter]| filters::apply(of, &mut passing.clone(), selection.matched, port));
+    explanation.backends = shares::all(world, asked, (kind, selection.rule), |of: &[Filter]| {
+        filters::apply(of, &mut passing.clone(), selection.matched, port)
+    });
     explanation.outcome = ended.unwrap_or_else(|| shares::outcome(&explanation.backends));
 }
 
@@ -228,14 +230,22 @@ fn stream(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Ex
         explanation.outcome.reason = Some(Reason::NoRoute.label());
         return;
     };
-    explanation.backends = shares::all(world, asked, rule, |_| (Vec::new(), None));
+    explanation.backends = shares::all(world, asked, (frontend.kind, rule), |_| (Vec::new(), None));
     explanation.outcome = shares::outcome(&explanation.backends);
 }
 
 /// Whether a step ends the walk, and as what.
 fn ended(step: &Step<'_>) -> Option<Outcome> {
     match step {
-        Step::Passes | Step::Changes(_) | Step::Copies(_) | Step::Asks(_) => None,
+        Step::Passes | Step::Changes(_) | Step::Copies(_) => None,
+        Step::Asks(asked) => match &asked.target {
+            // Whether a service says yes is known to nobody before.
+            BackendTarget::Backend(_) => None,
+            BackendTarget::Invalid(fault) => {
+                let why = format!("the authorization service: {}: {}", fault.reason.as_str(), fault.message);
+                Some(Outcome::of(OutcomeKind::Refused, Reason::InvalidBackend, why))
+            }
+        },
         Step::Redirects { status, location, leads_to_itself } => {
             let location = String::from_utf8_lossy(location.as_bytes());
             let again = if *leads_to_itself { ", which is the very same: a loop" } else { "" };

@@ -47,5 +47,5 @@ impl Error {
 /// Whether a connection goes on after a message that says this (RFC 9112 section 9.3).
 fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     let says = |option: &[u8]| crate::http::head::names(headers, ::http::header::CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
-    if version == Version::HTTP_11 { !says(b"close") } else { says(b"keep-alive") }
+    !says(b"close") && (version == Version::HTTP_11 || says(b"keep-alive"))
 }

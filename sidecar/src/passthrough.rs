@@ -114,6 +114,8 @@ async fn copy_one(read: &mut (impl AsyncRead + Unpin), write: &mut (impl AsyncWr
             return Ok(total);
         }
         write.write_all(&buffer[..length]).await?;
+        // TLS keeps what it was given until it is told to send it.
+        write.flush().await?;
         total += length as u64;
         if length == buffer.len() && length < BUFFER_BYTES_MAX {
             buffer.resize(length * 2, 0);

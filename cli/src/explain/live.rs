@@ -20,7 +20,6 @@ const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 pub(super) struct Pod {
     pods: Api<KubernetesPod>,
     name: String,
-    cluster: Option<String>,
     node: String,
     zone: String,
 }
@@ -46,23 +45,20 @@ impl Pod {
         let pod = pods.get(name).await.with_context(|| format!("--from {namespace}/{name}"))?;
         let spec = pod.spec.unwrap_or_default();
         let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-        let Some(sidecar) = containers.into_iter().find(|container| container.name == kubernetes::SIDECAR) else {
+        if !containers.into_iter().any(|container| container.name == kubernetes::SIDECAR) {
             bail!("--from {namespace}/{name}: the pod has no sidecar: no route is in force for it");
-        };
-        let cluster = sidecar.env.iter().flatten().find(|variable| variable.name == "ISTHMUS_CLUSTER");
-        let cluster = cluster.and_then(|variable| variable.value.clone());
+        }
         let node = spec.node_name.unwrap_or_default();
         let labels = Api::<Node>::all(client.clone()).get_opt(&node).await.ok().flatten().and_then(|node| node.metadata.labels);
         // Who may not read nodes gets an answer without zones.
         let zone = labels.and_then(|labels| labels.get(ZONE_LABEL).cloned()).unwrap_or_default();
-        Ok(Self { pods, name: name.to_owned(), cluster, node, zone })
+        Ok(Self { pods, name: name.to_owned(), node, zone })
     }
 
     /// Tells where the client is, as far as the command line does not.
     pub(super) fn place(&self, location: &mut Location) {
         let known = [(&mut location.node, &self.node), (&mut location.zone, &self.zone)];
-        let cluster = self.cluster.as_ref().map(|cluster| (&mut location.cluster, cluster));
-        for (place, known) in known.into_iter().chain(cluster).filter(|(place, _)| place.is_empty()) {
+        for (place, known) in known.into_iter().filter(|(place, _)| place.is_empty()) {
             place.clone_from(known);
         }
     }

@@ -264,11 +264,11 @@ impl Shown {
         }
     }
 
-    /// Whether it exists, but clients of a namespace do not see it.
+    /// Whether nothing that clients of a namespace see refers to it; whether it exists is not told then.
     pub(super) fn is_withheld(&self, kind: Kind, name: &str, namespace: &str) -> bool {
         match kind {
             Kind::Vip | Kind::Frontend => false,
-            Kind::Backend => self.backends.contains_key(name) && !self.reads(namespace, name),
+            Kind::Backend => !self.reads(namespace, name),
         }
     }
 

@@ -114,6 +114,8 @@ fn a_namespace_sees_the_backends_that_its_own_view_of_the_routes_refers_to() {
     assert_eq!(members.each_ref().map(backends), [name("cart"), name("pay"), name("cart")]);
     let pay = (Kind::Backend, name("pay").remove(0));
     assert!(members[2].look(|view| view.get(pay.0, &pay.1).is_none() && view.is_withheld(pay.0, &pay.1)), "asked by name too");
+    let absent = "ServiceImport/shop/absent/80";
+    assert!(members[2].look(|view| view.is_withheld(Kind::Backend, absent)), "what does not exist looks the same");
     members.iter().for_each(|member| drop(told(member)));
     change(&index, slice("pay", "10.1.0.1"));
     let concerned = format!("backend {}", pay.1);

@@ -263,7 +263,7 @@ impl Subscription {
             match view.get(kind, &name) {
                 Some(resource) if self.follows(&name) => self.tell(resource, &held, &mut news),
                 // No route refers to it any more. The client's routes of before may, until it has what the new ones need: to take it away
-                // would break requests on their way. It hears no more of it, and drops it by itself.
+                // would break requests on their way. It hears no more of it, not even its end, and drops it by itself.
                 None if self.names.contains(&name)
                     && (self.told.contains(name.as_str()) || held.contains_key(&name))
                     && view.is_withheld(kind, &name) => {}

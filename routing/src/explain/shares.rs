@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Applied, Asked, Outcome, OutcomeKind};
 use crate::locality::usable;
-use crate::model::{Addresses, BackendTarget, BackendTls, Filter, Rule, WeightedBackend};
+use crate::model::{Addresses, BackendTarget, BackendTls, Filter, RouteKind, Rule, WeightedBackend};
 use crate::reason::Reason;
 use crate::world::World;
 
@@ -43,15 +43,20 @@ pub enum Destination {
 }
 
 /// All of a rule's. `apply` lets the request pass a backend's filters.
-pub(super) fn all(world: &World, asked: &Asked, rule: &Rule, apply: impl Fn(&[Filter]) -> (Vec<Applied>, Option<Outcome>)) -> Vec<Share> {
+pub(super) fn all(
+    world: &World,
+    asked: &Asked,
+    (kind, rule): (RouteKind, &Rule),
+    apply: impl Fn(&[Filter]) -> (Vec<Applied>, Option<Outcome>),
+) -> Vec<Share> {
     let total: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
-    rule.backends.iter().map(|weighted| share(world, asked, weighted, total, &apply)).collect()
+    rule.backends.iter().map(|weighted| share(world, asked, (kind, weighted), total, &apply)).collect()
 }
 
 fn share(
     world: &World,
     asked: &Asked,
-    weighted: &WeightedBackend,
+    (kind, weighted): (RouteKind, &WeightedBackend),
     total: u64,
     apply: &impl Fn(&[Filter]) -> (Vec<Applied>, Option<Outcome>),
 ) -> Share {
@@ -76,10 +81,11 @@ fn share(
     let Some(backend) = world.backend(id) else { return nowhere(id.to_string(), Outcome::refused(Reason::NoEndpoint)) };
     let (filters, answered) = apply(&weighted.filters);
     let broken = match &backend.tls {
-        Some(BackendTls::Broken(why)) => {
+        // The client's own TLS passes through as it is.
+        Some(BackendTls::Broken(why)) if kind != RouteKind::Tls => {
             Some(Outcome::of(OutcomeKind::Refused, Reason::TlsUnusable, format!("{}: {why}", Reason::TlsUnusable.sentence())))
         }
-        Some(BackendTls::Verified { .. }) | None => None,
+        Some(BackendTls::Broken(_) | BackendTls::Verified { .. }) | None => None,
     };
     let destination = match &backend.addresses {
         Addresses::Vips(vips) => Destination::Vips(vips.clone()),

@@ -67,7 +67,7 @@ pub(crate) async fn answer(
     }
     let routes = connection.routes();
     let form = form(&parts, &routes);
-    let body = Replayable::new(body, idle);
+    let body = Replayable::new(body, idle, &connection.meter);
     let limit = Limit { began, request: None };
     let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
     let (walk, limit) = match walked {

@@ -164,7 +164,12 @@ impl Exchange {
 
     fn begin(&mut self, parts: &::http::request::Parts, body: Outgoing) -> Result<(), Error> {
         self.writer.request(parts)?;
-        self.upload = (!body.is_end_stream()).then_some(body);
+        if body.is_end_stream() {
+            // One of no bytes whose head says that it comes in chunks has its last one all the same.
+            self.writer.end(None)?;
+        } else {
+            self.upload = Some(body);
+        }
         // Until an answer says otherwise: nothing of a connection whose answer is not known is used again.
         self.keeps_alive = false;
         Ok(())

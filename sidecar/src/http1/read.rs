@@ -233,6 +233,7 @@ impl Reader {
     fn trailers(&mut self) -> Result<Between, Error> {
         let length = match self.buffered[..] {
             [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => return Err(Error::Malformed("trailers begin with a line feed")),
             _ => match head_end(&self.buffered, self.searched) {
                 Some(length) => length,
                 None if self.buffered.len() > TRAILERS_BYTES_MAX => return Err(Error::Malformed("trailers are too long")),
@@ -248,8 +249,8 @@ impl Reader {
         self.state = ENDED;
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         match httparse::parse_headers(&bytes, &mut fields)? {
-            httparse::Status::Complete((_, fields)) => Ok(Between::Trailers(headers(&bytes, fields)?)),
-            httparse::Status::Partial => Err(Error::Malformed("trailers")),
+            httparse::Status::Complete((used, fields)) if used == bytes.len() => Ok(Between::Trailers(headers(&bytes, fields)?)),
+            httparse::Status::Complete(_) | httparse::Status::Partial => Err(Error::Malformed("trailers")),
         }
     }
 
@@ -429,6 +430,7 @@ mod tests {
             b"fffffffffffffffff\r\n",
             b"3;\rx\r\nabc\r\n",
             b"0\r\nx y\r\n\r\n",
+            b"0\r\n\nGET / HTTP/1.1\r\n\r\n",
         ] {
             let read = body(Framing::Chunked, &[bytes]);
             assert!(read.broken.as_ref().is_some_and(|why| !why.contains("ended within")), "{bytes:?}: {read:?}");

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use ::http::header::{CONTENT_LENGTH, EXPECT, TE};
+use ::http::header::{CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
 use ::http::{Method, Request, Response, StatusCode, Uri, Version, response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -150,7 +150,9 @@ where
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             return exchange.borrow_mut().switch();
         }
-        if !(keeps_alive && poll_fn(|context| exchange.borrow_mut().poll_rest(context)).await) {
+        // Also where it ends: somebody may still be reading the request's body.
+        let is_whole = poll_fn(|context| exchange.borrow_mut().poll_rest(context)).await;
+        if !(keeps_alive && is_whole) {
             return close(exchange, is_refused).await;
         }
     }
@@ -190,6 +192,10 @@ where
         if flushed.is_ready() && exchange.writer.has_ended() {
             return Poll::Ready(Ok(()));
         }
+        if waits_for_body && exchange.is_broken {
+            // The client broke off: nobody else would notice.
+            return Poll::Ready(Err(Error::Incomplete));
+        }
         if flushed.is_pending() || waits_for_body {
             return exchange.poll_meanwhile(context).map(Err);
         }
@@ -200,7 +206,7 @@ where
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(exchange: &RefCell<Exchange<S>>, is_refused: bool) -> Result<(), Error> {
     let is_sending = {
         let exchange = exchange.borrow();
-        is_refused || exchange.is_broken || !exchange.reader.has_ended()
+        is_refused || exchange.is_broken || !exchange.reader.is_idle()
     };
     if is_sending {
         poll_fn(|context| match &mut exchange.borrow_mut().stream {
@@ -256,6 +262,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
         let head = ready!(self.reader.poll_head(stream, HEAD_BYTES_MAX, context))?;
         let mut request = parse(&head)?;
+        if head::names(request.headers(), TRANSFER_ENCODING).count() > 1 {
+            // Whoever reads the body would take it for what it is not.
+            return Poll::Ready(Err(Error::Malformed("a transfer coding besides chunked")));
+        }
         let framing = match framing(request.version(), request.headers())? {
             Some(Framing::UntilEnd) => return Poll::Ready(Err(Error::Malformed("the last Transfer-Encoding is not chunked"))),
             // A tunnel has no body.
@@ -323,8 +333,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
             && !(is_ending || self.is_last)
             && encoding != Encoding::UntilEnd
             // It may send its body or not: what comes next cannot be told apart.
-            && self.expectation != Expectation::Continue
+            && self.expectation == Expectation::Nothing
             && (self.is_body_held || self.drain());
+        self.expectation = Expectation::Nothing;
         let connection = match (goes_on, asked.version) {
             _ if is_switched => Connection::AsItIs,
             (false, _) => Connection::Close,

@@ -54,13 +54,23 @@ pub(super) struct Writer {
     after: &'static [u8],
     encoding: Encoding,
     has_ended: bool,
+    /// The stream has taken bytes that it may not have sent: TLS keeps some.
+    needs_flush: bool,
     /// Bytes of the message that have left.
     written: u64,
 }
 
 impl Default for Writer {
     fn default() -> Self {
-        Self { small: BytesMut::new(), large: Bytes::new(), after: b"", encoding: Encoding::Exact(0), has_ended: true, written: 0 }
+        Self {
+            small: BytesMut::new(),
+            large: Bytes::new(),
+            after: b"",
+            encoding: Encoding::Exact(0),
+            has_ended: true,
+            needs_flush: false,
+            written: 0,
+        }
     }
 }
 
@@ -208,12 +218,9 @@ impl Writer {
         }
     }
 
-    /// Writes until nothing is left.
+    /// Writes until nothing is left, neither here nor in the stream.
     pub(super) fn poll_flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.small.is_empty() && self.large.is_empty() && self.after.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
+        while !(self.small.is_empty() && self.large.is_empty() && self.after.is_empty()) {
             let polled = if self.large.is_empty() && self.after.is_empty() {
                 Pin::new(&mut *stream).poll_write(context, &self.small)
             } else {
@@ -225,6 +232,7 @@ impl Writer {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += length as u64;
+            self.needs_flush = true;
             let mut pass = |left: usize| {
                 let passed = length.min(left);
                 length -= passed;
@@ -235,9 +243,13 @@ impl Writer {
             self.after = self.after.get(pass(self.after.len())..).unwrap_or_default();
             if self.small.is_empty() && self.large.is_empty() && self.after.is_empty() {
                 (self.small, self.large) = Default::default();
-                return Pin::new(stream).poll_flush(context);
             }
         }
+        if self.needs_flush {
+            ready!(Pin::new(stream).poll_flush(context))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -291,6 +303,39 @@ mod tests {
             assert_eq!((read.body.len(), read.broken, read.rest.len()), (parts.iter().sum(), None, 0), "{parts:?}");
             assert_eq!(read.trailers, [("grpc-status".to_owned(), b"0".to_vec())], "a length is no trailer");
         }
+    }
+
+    /// Takes whatever it is given, and sends it only when it is flushed a second time.
+    #[derive(Default)]
+    struct Keeping {
+        flushes: usize,
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.flushes += 1;
+            if self.flushes < 2 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_stream_keeps_is_flushed_until_it_is_sent() {
+        let (mut writer, mut stream) = (Writer::default(), Keeping::default());
+        writer.request(&Request::get("/").body(()).expect("a request").into_parts().0).expect("begun");
+        std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await.expect("sent");
+        assert_eq!(stream.flushes, 2);
     }
 
     #[tokio::test]

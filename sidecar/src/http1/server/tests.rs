@@ -90,6 +90,10 @@ async fn the_end_of_an_answer_is_told_as_the_client_understands_it() {
             "GET /x HTTP/1.0\r\nconnection: keep-alive\r\n\r\n".to_owned(),
             "HTTP/1.0 200 OK\r\ncontent-length: 7\r\nconnection: keep-alive\r\n\r\nignored",
         ),
+        (
+            "GET /x HTTP/1.0\r\nconnection: keep-alive, close\r\n\r\n".to_owned(),
+            "HTTP/1.0 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nignored",
+        ),
         ("GET /x HTTP/1.0\r\n\r\n".to_owned(), "HTTP/1.0 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nignored"),
         (format!("GET /x {HOST}connection: close\r\n\r\n"), "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nignored"),
         (format!("HEAD /x {HOST}\r\n"), "HTTP/1.1 200 OK\r\n\r\n"),
@@ -142,6 +146,7 @@ async fn what_is_no_request_is_refused_and_is_the_last() {
         ("GET / HTTP/3.0\r\n\r\n".to_owned(), "400 Bad Request", "invalid_request"),
         (format!("GET / {HOST}a : b\r\n\r\n"), "400 Bad Request", "invalid_request"),
         (format!("GET / {HOST}a: b\r\n c\r\n\r\n"), "400 Bad Request", "invalid_request"),
+        (format!("GET / {HOST}transfer-encoding: gzip, chunked\r\n\r\n"), "400 Bad Request", "invalid_framing"),
         (format!("GET / {HOST}transfer-encoding: gzip\r\n\r\n"), "400 Bad Request", "invalid_framing"),
         ("GET / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(), "400 Bad Request", "invalid_framing"),
         (format!("GET / {HOST}content-length: -1\r\n\r\n"), "400 Bad Request", "invalid_framing"),
