@@ -6,16 +6,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::http::{Request, Response};
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
@@ -23,7 +19,7 @@ use tracing::debug;
 
 use crate::connect::{ConnectError, Connector};
 use crate::http::LocalExec;
-use crate::http::body::{BodyError, Outgoing};
+use crate::http::body::{EndpointBody, Outgoing};
 use crate::http1;
 use crate::tls::ClientTls;
 
@@ -263,41 +259,6 @@ impl Cause {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Body(_)),
             Self::Http2(error) => error.is_user(),
-        }
-    }
-}
-
-/// The body of an endpoint's answer.
-#[derive(Debug)]
-pub(crate) enum EndpointBody {
-    /// Of an HTTP/1.1 connection.
-    Http1(http1::client::Body),
-    /// Of an HTTP/2 stream.
-    Http2(Incoming),
-}
-
-impl Body for EndpointBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(context),
-            Self::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(BodyError::from),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Http1(body) => body.size_hint(),
-            Self::Http2(incoming) => incoming.size_hint(),
         }
     }
 }

@@ -89,16 +89,21 @@ impl Idle {
     }
 }
 
-/// A request's body as it comes from the client.
+/// A body as it comes from a peer, in either version.
 #[derive(Debug)]
-pub(crate) enum ClientBody {
+pub(crate) enum PeerBody<B> {
     /// In HTTP/1.1.
-    Http1(http1::server::Body<Metered>),
+    Http1(B),
     /// In HTTP/2.
     Http2(Incoming),
 }
 
-impl Body for ClientBody {
+/// A request's body as it comes from the client.
+pub(crate) type ClientBody = PeerBody<http1::server::Body<Metered>>;
+/// The body of an endpoint's answer.
+pub(crate) type EndpointBody = PeerBody<http1::client::Body>;
+
+impl<B: Body<Data = Bytes, Error = http1::Error> + Unpin> Body for PeerBody<B> {
     type Data = Bytes;
     type Error = BodyError;
 

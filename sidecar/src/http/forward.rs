@@ -14,7 +14,7 @@ use routing::split;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{ClientBody, Replayable};
+use super::body::{ClientBody, EndpointBody, Replayable};
 use super::filters::{Copy, Filtered};
 use super::meter::Metered;
 use super::own::{Form, Own};
@@ -25,7 +25,6 @@ use super::{Connection, Routes, head, mirror};
 use crate::http1::client::Switched;
 use crate::http1::server::Switch;
 use crate::passthrough;
-use crate::pool::EndpointBody;
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveFrontend, LiveRule};
 use crate::telemetry::{Record, Told};

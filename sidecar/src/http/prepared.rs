@@ -12,12 +12,12 @@ use http_body_util::Full;
 use routing::model::{Addresses, Retry, Rule, Timeouts};
 use routing::table::{Position, RouteTable};
 
-use super::body::{Broken, Outgoing, Replayable};
+use super::body::{Broken, EndpointBody, Outgoing, Replayable};
 use super::head::{self, Content};
 use super::response::Judged;
 use crate::balance::{self, Circumstances};
 use crate::endpoint::{EndpointState, Outcome};
-use crate::pool::{EndpointBody, Peer, Reach, Transport};
+use crate::pool::{Peer, Reach, Transport};
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
 use crate::worker::Worker;

@@ -12,11 +12,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use tokio::time::{Instant, Sleep};
 
-use super::body::{BodyError, Idle};
+use super::body::{BodyError, EndpointBody, Idle};
 use super::head;
 use super::meter::InFlight;
 use crate::endpoint::{EndpointState, Outcome};
-use crate::pool::{EndpointBody, Lease};
+use crate::pool::Lease;
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
 use crate::telemetry::Record;

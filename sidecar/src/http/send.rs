@@ -10,10 +10,11 @@ use backon::BackoffBuilder;
 use routing::model::Retry;
 use tracing::debug;
 
+use super::body::EndpointBody;
 use super::prepared::Prepared;
 use super::response::{Counted, Used};
 use crate::endpoint::Outcome;
-use crate::pool::{Cause, EndpointBody, Failure, Reuse, SendError, Transport};
+use crate::pool::{Cause, Failure, Reuse, SendError, Transport};
 use crate::reason::Reason;
 use crate::snapshot::LiveEndpoint;
 use crate::telemetry::Told;

@@ -20,7 +20,7 @@ use super::write::Writer;
 use super::{Error, keeps_alive};
 use crate::connect::Place;
 use crate::detect::Rewound;
-use crate::http::body::{BodyError, Outgoing};
+use crate::http::body::Outgoing;
 use crate::tls::Stream;
 
 /// Largest head of a response.
@@ -291,9 +291,9 @@ fn parse(head: &Bytes) -> Result<Response<()>, Error> {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
         let Some(exchange) = &body.0 else { return Poll::Ready(None) };
         let (polled, has_ended) = {
@@ -305,7 +305,7 @@ impl http_body::Body for Body {
         if has_ended {
             body.0 = None;
         }
-        Poll::Ready(polled.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(polled)
     }
 
     fn is_end_stream(&self) -> bool {
