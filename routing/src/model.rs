@@ -34,6 +34,9 @@ pub enum RouteKind {
 }
 
 impl RouteKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Grpc, Self::Http, Self::Tls, Self::Tcp];
+
     /// The Kubernetes kind, as written in manifests.
     #[must_use]
     pub fn as_str(self) -> &'static str {

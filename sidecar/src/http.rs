@@ -13,46 +13,23 @@ mod response;
 mod send;
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use routing::model::FrontendId;
 use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::detect::{Rewound, Spoken, detect};
-use crate::http1;
 use crate::snapshot::LiveFrontend;
 use crate::telemetry::ConnectionKind;
 use crate::worker::Worker;
+use crate::{http1, http2};
 use body::{BodyError, ClientBody};
 use meter::{Meter, Metered};
-
-/// Largest head of a request in HTTP/2.
-const HEAD_BYTES_MAX: u32 = 64 * 1024;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 256;
-/// What a client may send of one request before it is taken in; a connection has room for all of its streams, so that one upload that nobody takes in
-/// never holds up another. The client is in the same pod, so that little does not slow it down.
-const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExec;
-
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
 
 /// A client's connection, pinned to what it dialled: a VIP that is reused by another frontend never re-routes it.
 #[derive(Debug)]
@@ -165,31 +142,21 @@ async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> R
             }
         }
     });
-    drive(pin!(served), connection, |_| is_ending.set(true)).await
+    drive(pin!(served), connection, || is_ending.set(true)).await
 }
 
-async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> hyper::Result<()> {
-    let service = service_fn(|request| {
-        let connection = Rc::clone(connection);
-        async move { Ok::<_, Infallible>(forward::answer(request.map(ClientBody::Http2), None, connection).await) }
-    });
-    let mut builder = http2::Builder::new(LocalExec);
-    builder
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    drive(served.as_mut(), connection, |served| served.graceful_shutdown()).await
+async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> Result<(), http2::Error> {
+    let is_ending = Cell::new(false);
+    let served =
+        http2::server::serve(stream, &is_ending, |request| forward::answer(request.map(ClientBody::Http2), None, Rc::clone(connection)));
+    drive(pin!(served), connection, || is_ending.set(true)).await
 }
 
 /// Drives a connection until it ends by itself, its time limits end it, or a drain asks it to end.
 async fn drive<F: Future<Output = Result<(), E>>, E>(
     mut served: Pin<&mut F>,
     connection: &Connection,
-    end_gracefully: impl Fn(Pin<&mut F>),
+    end_gracefully: impl Fn(),
 ) -> Result<(), E> {
     let shared = &connection.worker.shared;
     tokio::select! {
@@ -197,7 +164,7 @@ async fn drive<F: Future<Output = Result<(), E>>, E>(
         () = connection.meter.expires(shared.limits) => {
             if connection.meter.is_quiet() {
                 // The other side may not even answer a farewell.
-                end_gracefully(served.as_mut());
+                end_gracefully();
                 return tokio::time::timeout(shared.limits.head, served).await.unwrap_or(Ok(()));
             }
             // A head that does not end, or a client that does not read: it gets no more time.
@@ -205,6 +172,6 @@ async fn drive<F: Future<Output = Result<(), E>>, E>(
         }
         () = shared.farewell.cancelled() => {}
     }
-    end_gracefully(served.as_mut());
+    end_gracefully();
     served.await
 }

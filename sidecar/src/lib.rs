@@ -14,6 +14,7 @@ mod drain;
 mod endpoint;
 mod http;
 pub mod http1;
+mod http2;
 mod interception;
 mod listener;
 mod passthrough;

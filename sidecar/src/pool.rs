@@ -6,22 +6,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::{Request, Response};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Mutex;
-use tracing::debug;
 
 use crate::connect::{ConnectError, Connector};
-use crate::http::LocalExec;
 use crate::http::body::{EndpointBody, Outgoing};
-use crate::http1;
+use crate::http2::client::Windows;
 use crate::tls::ClientTls;
+use crate::{http1, http2};
 
 /// HTTP/1.1 connections to one endpoint that wait for use; more are closed.
 const IDLE_MAX: usize = 1024;
@@ -122,13 +118,13 @@ struct Group {
 impl Group {
     fn roomy(&self, reuse: Reuse, reach: Reach) -> Option<Multiplexed> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed() && !connection.usage.retired.get());
+        connections.retain(Multiplexed::is_open);
         let is_new_enough = |usage: &Usage| match reuse {
             Reuse::Allowed => true,
             Reuse::OpenedSince(then) => usage.opened >= then,
         };
-        let is_fit = |usage: &Usage| usage.has_room() && is_new_enough(usage) && reach.allows(usage.uses.get(), usage.opened);
-        connections.iter().find(|connection| is_fit(&connection.usage)).cloned()
+        let is_fit = |usage: &Usage| is_new_enough(usage) && reach.allows(usage.uses.get(), usage.opened);
+        connections.iter().find(|connection| connection.has_room() && is_fit(&connection.usage)).cloned()
     }
 }
 
@@ -148,8 +144,18 @@ struct Exclusive {
 
 #[derive(Clone, Debug)]
 struct Multiplexed {
-    sender: http2::SendRequest<Outgoing>,
+    connection: http2::client::Connection,
     usage: Rc<Usage>,
+}
+
+impl Multiplexed {
+    fn has_room(&self) -> bool {
+        self.usage.streams.get() < self.connection.allowed().streams.get().min(STREAMS_MAX.into())
+    }
+
+    fn is_open(&self) -> bool {
+        !self.connection.allowed().is_over.get() && !self.usage.retired.get()
+    }
 }
 
 #[derive(Debug)]
@@ -157,8 +163,6 @@ struct Usage {
     opened: Instant,
     uses: Cell<u32>,
     streams: Cell<usize>,
-    /// What the endpoint allows, as far as it has said.
-    allowed: Cell<usize>,
     ended: Cell<Instant>,
     /// No further stream: the endpoint refused one or is going away.
     retired: Cell<bool>,
@@ -167,12 +171,7 @@ struct Usage {
 impl Usage {
     fn new() -> Rc<Self> {
         let now = Instant::now();
-        let (streams, allowed) = (Cell::new(0), Cell::new(usize::MAX));
-        Rc::new(Self { opened: now, uses: Cell::new(0), streams, allowed, ended: Cell::new(now), retired: Cell::new(false) })
-    }
-
-    fn has_room(&self) -> bool {
-        self.streams.get() < self.allowed.get().min(STREAMS_MAX.into())
+        Rc::new(Self { opened: now, uses: Cell::new(0), streams: Cell::new(0), ended: Cell::new(now), retired: Cell::new(false) })
     }
 }
 
@@ -201,17 +200,16 @@ impl Stream {
     }
 
     async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<EndpointBody>, SendError> {
-        let sent = self.0.sender.try_send_request(request).await;
-        sent.map(|response| response.map(EndpointBody::Http2)).map_err(|mut error| {
-            let is_unsent = error.take_message().is_some();
-            let error = error.into_error();
-            let failure = match is_unsent || is_going_away(&error) {
+        let sent = self.0.connection.send(request).await;
+        sent.map(|response| response.map(EndpointBody::Http2)).map_err(|http2::client::SendError { error, is_unsent }| {
+            let failure = match is_unsent || error.is_going_away() {
                 true => Failure::Unsent,
-                false if was_refused(&error) => Failure::Refused,
+                false if error.was_refused() => Failure::Refused,
                 false => Failure::Lost,
             };
-            let usage = &self.0.usage;
-            usage.retired.set(usage.retired.get() || self.0.sender.is_closed() || is_going_away(&error));
+            if error.is_going_away() {
+                self.0.usage.retired.set(true);
+            }
             SendError { error: Cause::Http2(error), failure }
         })
     }
@@ -242,7 +240,7 @@ pub(crate) enum Cause {
     Http1(http1::Error),
     /// Of an HTTP/2 connection.
     #[error(transparent)]
-    Http2(hyper::Error),
+    Http2(http2::Error),
 }
 
 impl Cause {
@@ -250,7 +248,7 @@ impl Cause {
     pub(crate) fn is_protocol(&self) -> bool {
         match self {
             Self::Http1(error) => error.is_protocol(),
-            Self::Http2(error) => error.is_parse(),
+            Self::Http2(error) => error.is_protocol(),
         }
     }
 
@@ -258,7 +256,7 @@ impl Cause {
     pub(crate) fn is_own(&self) -> bool {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Body(_)),
-            Self::Http2(error) => error.is_user(),
+            Self::Http2(error) => matches!(error, http2::Error::Body(_)),
         }
     }
 }
@@ -278,11 +276,6 @@ impl Lease {
     /// Whether the connection was used before: then it may have ended without our knowing.
     pub(crate) fn is_reused(&self) -> bool {
         self.is_reused
-    }
-
-    /// Whether it is a stream of an HTTP/2 connection.
-    pub(crate) fn is_http2(&self) -> bool {
-        matches!(self.kind, Kind::Http2(_))
     }
 
     /// Sends a request and waits for the head of its response.
@@ -305,20 +298,6 @@ impl Lease {
             Kind::Http2(_) => None,
         }
     }
-}
-
-/// REFUSED_STREAM: it was never processed (RFC 9113 section 8.7).
-fn was_refused(error: &hyper::Error) -> bool {
-    http2_error(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
-}
-
-/// A stream above the last one of a GOAWAY was never processed (RFC 9113 section 6.8).
-fn is_going_away(error: &hyper::Error) -> bool {
-    http2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
-}
-
-fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
-    std::error::Error::source(error)?.downcast_ref()
 }
 
 impl Pool {
@@ -404,7 +383,7 @@ impl Pool {
                 let mut connections = group.connections.borrow_mut();
                 connections.retain(|connection| {
                     let is_used = connection.usage.streams.get() > 0 || is_fresh(connection.usage.ended.get());
-                    is_used && !connection.sender.is_closed() && !connection.usage.retired.get()
+                    is_used && connection.is_open()
                 });
                 // Someone may be opening one.
                 !connections.is_empty() || Rc::strong_count(group) > 1
@@ -419,28 +398,8 @@ async fn open_http1(connector: &Connector, peer: &Peer) -> Result<Exclusive, Con
 }
 
 async fn open_http2(connector: &Connector, peer: &Peer) -> Result<Multiplexed, ConnectError> {
-    let address = peer.address;
     let (stream, place) = connector.open(peer, Some(Transport::Http2)).await?;
-    let mut builder = http2::Builder::new(LocalExec);
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
-    let usage = Usage::new();
-    let told = Rc::clone(&usage);
-    tokio::task::spawn_local(async move {
-        let _place = place;
-        let mut connection = pin!(connection);
-        let ended = std::future::poll_fn(|context| {
-            let polled = connection.as_mut().poll(context);
-            // SETTINGS may have come with this.
-            told.allowed.set(connection.current_max_send_streams());
-            polled
-        });
-        if let Err(error) = ended.await {
-            debug!(%address, %error, "connection to an endpoint");
-        }
-    });
-    Ok(Multiplexed { sender, usage })
+    let windows = Windows { stream_bytes: STREAM_WINDOW_BYTES, connection_bytes: CONNECTION_WINDOW_BYTES };
+    let connection = http2::client::Connection::open(stream, place, windows).await.map_err(std::io::Error::other)?;
+    Ok(Multiplexed { connection, usage: Usage::new() })
 }

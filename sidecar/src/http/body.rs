@@ -13,11 +13,10 @@ use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::meter::{InFlight, Meter, Metered};
-use crate::http1;
+use crate::{http1, http2};
 
 /// A request's body is kept up to this, so that it can be sent again.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -31,7 +30,7 @@ const COPIES_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) enum BodyError {
     /// In HTTP/2.
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http2(#[from] http2::Error),
     /// In HTTP/1.1.
     #[error(transparent)]
     Http1(#[from] http1::Error),
@@ -95,7 +94,7 @@ pub(crate) enum PeerBody<B> {
     /// In HTTP/1.1.
     Http1(B),
     /// In HTTP/2.
-    Http2(Incoming),
+    Http2(http2::Body),
 }
 
 /// A request's body as it comes from the client.
@@ -427,7 +426,6 @@ impl Source {
     /// The next frame from the client.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.broken.is_some() {
-            // What the library gives after an error is a clean end.
             return Poll::Ready(Some(Err(BodyError::Broken)));
         }
         match Pin::new(&mut self.incoming).poll_frame(context) {
@@ -442,11 +440,6 @@ impl Source {
             Poll::Ready(Some(Err(error))) => {
                 self.break_off(Broken::Aborted);
                 Poll::Ready(Some(Err(error)))
-            }
-            // RST_STREAM with NO_ERROR comes out as an end, but is not marked as one.
-            Poll::Ready(None) if !self.has_ended && !self.incoming.is_end_stream() => {
-                self.break_off(Broken::Aborted);
-                Poll::Ready(Some(Err(BodyError::Broken)))
             }
             Poll::Ready(None) => {
                 self.end();

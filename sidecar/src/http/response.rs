@@ -111,11 +111,6 @@ impl Streamed {
         streamed
     }
 
-    /// Whether an end of the stream is none of the answer.
-    fn breaks_off(&self) -> bool {
-        self.used.as_ref().is_some_and(|used| used.lease.is_http2()) && !self.incoming.is_end_stream()
-    }
-
     fn break_off(&mut self, reason: Reason) {
         self.guards.record.broke(reason);
         if let Some(used) = &mut self.used {
@@ -169,11 +164,6 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(error))) => {
                 streamed.break_off(Reason::EndpointReset);
                 Poll::Ready(Some(Err(error)))
-            }
-            // RST_STREAM with NO_ERROR comes out as an end, which it is not.
-            Poll::Ready(None) if streamed.breaks_off() => {
-                streamed.break_off(Reason::EndpointReset);
-                Poll::Ready(Some(Err(BodyError::Broken)))
             }
             Poll::Ready(None) => {
                 streamed.end();

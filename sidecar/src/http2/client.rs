@@ -1,0 +1,139 @@
+//! Connections to endpoints: a request is sent and answered in the task of whoever asks; one task a connection moves the frames.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+
+use ::http::{Method, Request, Response};
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use super::gather::gather;
+use super::{Body, Error, SEND_BUFFER_BYTES_MAX, Sending, complete};
+use crate::http::body::Outgoing;
+
+/// Largest head of a response.
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
+
+/// What a connection allows to be done on it, kept up to date by its task.
+#[derive(Debug)]
+pub(crate) struct Allowed {
+    /// Streams at once, as far as the endpoint has said.
+    pub(crate) streams: Cell<usize>,
+    /// It has ended.
+    pub(crate) is_over: Cell<bool>,
+}
+
+/// What an endpoint may send of answers that nobody takes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    /// On one stream, bytes.
+    pub(crate) stream_bytes: u32,
+    /// On all of them.
+    pub(crate) connection_bytes: u32,
+}
+
+/// A connection to an endpoint; a clone is the same connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    sender: SendRequest<Bytes>,
+    allowed: Rc<Allowed>,
+}
+
+/// A request without an answer.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    /// Why.
+    pub(crate) error: Error,
+    /// Not a byte of it was sent.
+    pub(crate) is_unsent: bool,
+}
+
+impl Connection {
+    /// Speaks HTTP/2 on a stream, which is kept together with its place until it ends.
+    pub(crate) async fn open<S, P>(stream: S, place: P, windows: Windows) -> Result<Self, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        P: 'static,
+    {
+        let mut builder = Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(windows.stream_bytes)
+            .initial_connection_window_size(windows.connection_bytes)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        let (stream, outlet) = gather(stream);
+        let (sender, mut connection) = {
+            let mut handshake = pin!(builder.handshake(stream));
+            poll_fn(|context| outlet.poll_after(handshake.as_mut().poll(context), context)).await?
+        };
+        let allowed = Rc::new(Allowed { streams: Cell::new(usize::MAX), is_over: Cell::new(false) });
+        let told = Rc::clone(&allowed);
+        // Ends with the connection, or once nobody can ask for anything on it; the worker's LocalSet owns it.
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            let ended = poll_fn(|context| {
+                let polled = Pin::new(&mut connection).poll(context);
+                // SETTINGS may have come with this.
+                told.streams.set(connection.max_concurrent_send_streams());
+                outlet.poll_after(polled, context)
+            });
+            let ended = ended.await;
+            told.is_over.set(true);
+            if let Err(error) = ended {
+                debug!(%error, "connection to an endpoint");
+            }
+        });
+        Ok(Self { sender, allowed })
+    }
+
+    /// What can be done on it now.
+    pub(crate) fn allowed(&self) -> &Allowed {
+        &self.allowed
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Body>, SendError> {
+        let unsent = |error| SendError { error: Error::Stream(error), is_unsent: true };
+        poll_fn(|context| self.sender.poll_ready(context)).await.map_err(unsent)?;
+        let (parts, body) = request.into_parts();
+        let mut request = Request::from_parts(parts, ());
+        let has_content = |length: &u64| *length != 0 || [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+        let length = body.size_hint().exact().filter(has_content);
+        complete(request.headers_mut(), length);
+        let is_whole = body.is_end_stream();
+        let (mut response, stream) = self.sender.send_request(request, is_whole).map_err(|error| {
+            let is_unsent = error.reason().is_some() || error.is_io();
+            SendError { error: Error::Stream(error), is_unsent }
+        })?;
+        let mut sending = (!is_whole).then(|| Sending::new(body, stream));
+        let answered = poll_fn(|context| {
+            if let Some(Poll::Ready(sent)) = sending.as_mut().map(|sending| sending.poll(context)) {
+                sending = None;
+                if let Err(error @ Error::Body(_)) = sent {
+                    return Poll::Ready(Err(error));
+                }
+                // What else went wrong is said by the answer: it may have come all the same.
+            }
+            Pin::new(&mut response).poll(context).map_err(Error::Stream)
+        });
+        let response = answered.await.map_err(|error| SendError { error, is_unsent: false })?;
+        if let Some(mut sending) = sending {
+            // Ends with the body, or with the stream.
+            tokio::task::spawn_local(async move {
+                if let Err(error) = poll_fn(|context| sending.poll(context)).await {
+                    debug!(%error, "the rest of a request");
+                }
+            });
+        }
+        let (parts, stream) = response.into_parts();
+        let body = Body::new(stream, &parts.headers);
+        Ok(Response::from_parts(parts, body))
+    }
+}

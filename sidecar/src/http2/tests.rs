@@ -1,0 +1,148 @@
+use std::cell::Cell;
+use std::future::poll_fn;
+
+use ::http::{Method, Request, Response, StatusCode};
+use futures::future::join_all;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::io::DuplexStream;
+
+use super::client::{Connection, Windows};
+use super::*;
+use crate::http::body::Outgoing;
+
+const PIPE_BYTES: usize = 4096;
+const WINDOWS: Windows = Windows { stream_bytes: 64 * 1024, connection_bytes: 1024 * 1024 };
+
+fn request(path: &str, body: Vec<u8>) -> Request<Outgoing> {
+    let request = Request::builder().method(Method::POST).uri(format!("http://store{path}"));
+    request.body(Outgoing::Own(Full::new(body.into()))).expect("a request")
+}
+
+/// The body again, with the path in front.
+async fn echo(request: Request<Body>) -> Response<Full<Bytes>> {
+    let path = request.uri().path().as_bytes().to_vec();
+    match request.into_body().collect().await {
+        Ok(body) => Response::new(Full::new([path, body.to_bytes().to_vec()].concat().into())),
+        Err(_) => Response::builder().status(StatusCode::BAD_REQUEST).body(Full::default()).expect("a response"),
+    }
+}
+
+async fn connect(stream: DuplexStream) -> Connection {
+    Connection::open(stream, (), WINDOWS).await.expect("a connection")
+}
+
+#[tokio::test]
+async fn many_streams_at_once_get_each_their_own_answer() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let local = tokio::task::LocalSet::new();
+    let ask = async {
+        let connection = connect(ours).await;
+        // More than the states that are kept, twice, so that some are used again.
+        for round in 0..2 {
+            let asked = (0..90_usize).map(|number| {
+                let mut connection = connection.clone();
+                async move {
+                    let (path, body) = (format!("/{round}/{number}"), vec![b'x'; number * number * 20]);
+                    let response = connection.send(request(&path, body.clone())).await.expect("an answer");
+                    let answer = response.into_body().collect().await.expect("a body").to_bytes();
+                    assert!(answer == [path.as_bytes(), &body].concat(), "{path}: {} bytes", answer.len());
+                }
+            });
+            join_all(asked).await;
+        }
+        is_ending.set(true);
+    };
+    local
+        .run_until(async {
+            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, echo), ask);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_body_that_was_reset_has_no_end_whatever_the_reason_says() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let seen = Cell::new(None);
+    let answer = |request: Request<Body>| {
+        let seen = &seen;
+        async move {
+            seen.set(Some(request.into_body().collect().await.is_ok()));
+            Response::new(Full::<Bytes>::default())
+        }
+    };
+    let ask = async {
+        let (sender, connection) = h2::client::handshake(ours).await.expect("a connection");
+        tokio::task::spawn_local(connection);
+        let mut sender = sender.ready().await.expect("ready");
+        let asked = Request::post("http://store/").body(()).expect("a request");
+        let (answered, mut body) = sender.send_request(asked, false).expect("sent");
+        body.send_data(Bytes::from_static(b"half"), false).expect("sent");
+        body.send_reset(Reason::NO_ERROR);
+        assert!(answered.await.is_err());
+        is_ending.set(true);
+        drop(sender);
+    };
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
+        })
+        .await;
+    assert_ne!(seen.get(), Some(true), "half a body is no body");
+}
+
+#[tokio::test]
+async fn what_filters_set_and_http2_does_not_know_stays_behind() {
+    let mut headers = HeaderMap::new();
+    headers.insert(::http::header::CONNECTION, "close".parse().expect("a value"));
+    complete(&mut headers, Some(3));
+    assert!(!headers.contains_key(::http::header::CONNECTION));
+    assert_eq!(headers[CONTENT_LENGTH], "3");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_reset() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let answer = |_: Request<Body>| async {
+        let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("gone"))]);
+        Response::new(StreamBody::new(frames))
+    };
+    let ask = async {
+        let mut connection = connect(ours).await;
+        // The head may be overtaken.
+        let error = match connection.send(request("/", Vec::new())).await {
+            Ok(response) => response.into_body().collect().await.expect_err("no end"),
+            Err(refused) => refused.error,
+        };
+        assert!(matches!(error, Error::Stream(error) if error.reason() == Some(Reason::INTERNAL_ERROR)));
+        is_ending.set(true);
+    };
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_sends_nothing() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let mut connection = connect(ours).await;
+            drop(theirs);
+            poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if connection.allowed().is_over.get() { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            let refused = connection.send(request("/", Vec::new())).await.expect_err("no answer");
+            assert!(refused.is_unsent, "{}", refused.error);
+        })
+        .await;
+}
