@@ -11,7 +11,7 @@ IMAGE_PROFILE ?= dev
 BED := tests/cluster/bed
 HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: help demo test check fmt clippy doc build static cost bench protocols fuzz images manifests cluster-up cluster-down cluster conformance clean
+.PHONY: help demo test check fmt clippy doc build static cost bench protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,10 @@ $(PROTOCOLS)/venv/installed: tests/protocols/websocket/requirements.txt
 	$(PYTHON) -m venv --clear $(PROTOCOLS)/venv
 	$(PROTOCOLS)/venv/bin/pip install --quiet --requirement $<
 	touch $@
+
+observability: build ## dashboards and alerts, against a real Prometheus that scrapes the real sidecar (root; a Debian package)
+	tests/observability/prepare target/observability
+	$(CARGO) run --locked -p isthmus-tests --example observability -- target/observability
 
 fuzz: ## try whatever parses bytes or text with inputs nobody wrote (needs a nightly toolchain); FUZZ_SECONDS each
 	fuzz/run $(ARGS)

@@ -9,7 +9,7 @@ use std::process::exit;
 use kube::Client;
 use serde::Serialize;
 
-use crate::config::{Check, Output};
+use crate::config::Check;
 
 /// What a check comes to.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -69,10 +69,7 @@ struct Cluster {
 pub(crate) fn run(config: &Check) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let findings = runtime.block_on(look(config))?;
-    match config.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&findings.0)?),
-        Output::Text => print!("{}", text(&findings)),
-    }
+    config.output.say(&findings.0, || text(&findings))?;
     if findings.worst() == Level::Failed {
         exit(1);
     }

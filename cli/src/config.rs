@@ -26,8 +26,19 @@ pub enum Command {
     Explain(Explain),
     /// Find what in manifests would be refused, left out or never reached
     Lint(Lint),
+    /// List routes: whether they are accepted, and in how many of the sidecars that they concern they are live
+    Status(Status),
     /// List sidecars: who serves them, what they hold, and whether it is the newest state
     Proxies(Proxies),
+    /// Show requests as they end, from the sidecars themselves, and why each went where it went
+    Tap(Tap),
+    /// Say the versions of this program, of the controller and of the sidecars
+    Version(Version),
+    /// Write a script that completes this program's command line in a shell
+    Completion(Completion),
+    /// Write manual pages into a folder
+    #[command(hide = true)]
+    Man(Man),
     /// Do nothing until standard input ends; the first process of a demo's process id namespace
     #[command(hide = true)]
     Hold,
@@ -53,9 +64,24 @@ pub struct Check {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Output {
     /// For people
+    #[value(alias = "table", alias = "wide")]
     Text,
     /// For programs
     Json,
+    /// For both
+    Yaml,
+}
+
+impl Output {
+    /// Prints a value in this form.
+    pub(crate) fn say(self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        match self {
+            Self::Text => print!("{}", text()),
+            Self::Json => println!("{}", serde_json::to_string_pretty(value)?),
+            Self::Yaml => print!("{}", serde_saphyr::to_string(value)?),
+        }
+        Ok(())
+    }
 }
 
 /// `inject`.
@@ -85,6 +111,12 @@ pub struct Inject {
     /// Ranges of VIPs, for pods whose interception is by ranges
     #[arg(long, value_delimiter = ',')]
     pub vip_range: Vec<String>,
+    /// Collector of OpenTelemetry that sidecars send spans to, OTLP over gRPC, for example <http://collector.monitoring:4317>; none if not given
+    #[arg(long)]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin at a sidecar which are sampled, 0 to 1
+    #[arg(long, default_value = "0.1")]
+    pub trace_sampling: f64,
 }
 
 /// `explain`.
@@ -153,6 +185,108 @@ pub struct Proxies {
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,
+}
+
+/// `status`.
+#[derive(Args, Clone, Debug)]
+pub struct Status {
+    /// [KIND/]NAME of a route, for example httproute/store; all of the namespace if not given
+    pub route: Option<String>,
+    /// Namespace; that of the context if not given
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Those of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Look again and again, and say what has changed; of one route until it is accepted and live everywhere
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `tap`.
+#[derive(Args, Clone, Debug)]
+pub struct Tap {
+    /// Pods, [NAMESPACE/]POD; all of the namespace that have a sidecar if none is given
+    pub pod: Vec<String>,
+    /// Namespace; that of the context if not given
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// The pods of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Requests under this route alone, NAMESPACE/NAME
+    #[arg(long)]
+    pub route: Option<String>,
+    /// Requests to this backend alone; the beginning of its name is enough
+    #[arg(long)]
+    pub backend: Option<String>,
+    /// Requests to endpoints of this cluster alone
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Requests with this method alone
+    #[arg(long)]
+    pub method: Option<String>,
+    /// Requests whose path begins like this alone
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Requests that were answered with this status, or class of statuses, alone: 503, 5xx
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Requests that the sidecar answered itself for this reason alone
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Lines a second and pod at most; how many are left out is said
+    #[arg(long, default_value = "100")]
+    pub rate: u32,
+    /// End after so many lines
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `version`.
+#[derive(Args, Clone, Debug)]
+pub struct Version {
+    /// That of this program alone
+    #[arg(long)]
+    pub client: bool,
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
+    /// How it is said
+    #[arg(short, long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `completion`.
+#[derive(Args, Clone, Debug)]
+pub struct Completion {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Args, Clone, Debug)]
+pub struct Man {
+    /// Folder, which exists
+    pub folder: PathBuf,
 }
 
 /// `demo`.

@@ -11,7 +11,7 @@ use routing::locality::Location;
 
 use serde::Serialize;
 
-use crate::config::{Explain, Output};
+use crate::config::Explain;
 use crate::{kubernetes, objects};
 use live::{Held, Pod};
 
@@ -31,10 +31,7 @@ struct Said {
 pub(crate) fn run(config: &Explain) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let said = runtime.block_on(explained(config))?;
-    match config.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&said)?),
-        Output::Text => print!("{}{}", text(&said.explanation), said.sidecar.as_ref().map(Held::text).unwrap_or_default()),
-    }
+    config.output.say(&said, || text(&said.explanation) + &said.sidecar.as_ref().map(Held::text).unwrap_or_default())?;
     if let Some(why) = &said.sidecar_unknown {
         eprintln!("the pod's sidecar cannot be asked: {why}");
     }

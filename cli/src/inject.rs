@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use anyhow::Context;
-use controller::inject::{NAMESPACE_LABEL, Outcome, Settings, inject};
+use controller::inject::{NAMESPACE_LABEL, Outcome, Settings, Traces, inject};
 use serde_json::Value;
 
 use crate::config::Inject;
@@ -28,6 +28,7 @@ pub(crate) fn run(config: &Inject) -> anyhow::Result<()> {
         ca,
         native: !config.no_native_sidecars,
         ranges: config.vip_range.clone(),
+        traces: Traces::of(config.otlp_endpoint.as_ref(), config.trace_sampling),
     };
     for document in routing::manifest::parse(&text).with_context(|| config.filename.display().to_string())? {
         let injected = injected(document.value, &settings).with_context(|| format!("document {}", document.index))?;
@@ -75,6 +76,7 @@ mod tests {
             ca: "PEM".to_owned(),
             native: true,
             ranges: Vec::new(),
+            traces: None,
         }
     }
 

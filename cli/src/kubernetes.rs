@@ -2,26 +2,31 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use clap::Parser as _;
 use controller::kubernetes::MANAGER;
 use controller::kubernetes::discovery::FOLLOWED;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, TypeMeta};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, ResourceExt as _};
 use routing::api::ObjectKind;
 use routing::world::Settings;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The sidecar's container.
 pub(crate) const SIDECAR: &str = "isthmus-sidecar";
+/// Where a sidecar tells its own state, inside the pod.
+pub(crate) const SIDECAR_ADMIN_PORT: u16 = 15000;
+/// Where a controller tells what it knows.
+const CONTROLLER_ADMIN_PORT: u16 = 15011;
 /// More than anybody can read.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A pod that does not answer within this time is not waited for.
@@ -60,18 +65,86 @@ pub(crate) async fn list(client: &Client, kind: ObjectKind) -> kube::Result<Vec<
 /// What a port inside a pod answers, by a port forward.
 pub(crate) async fn get_json(pods: &Api<Pod>, pod: &str, port: u16, path: &str) -> anyhow::Result<Value> {
     let answered = async {
-        let mut forwarded = pods.portforward(pod, &[port]).await?;
-        let stream = forwarded.take_stream(port).context("no stream")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the runtime of the one call that it is for.
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "localhost").header("connection", "close").body(Empty::<Bytes>::new())?;
-        let response = sender.send_request(request).await?;
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+        let body = Limited::new(get(pods, pod, port, path).await?, ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
         anyhow::Ok(serde_json::from_slice(&body.to_bytes())?)
     };
     let place = || format!("port {port} inside pod {pod}");
     tokio::time::timeout(ANSWER_TIMEOUT, answered).await.with_context(place)?.with_context(place)
+}
+
+/// The same line by line, each for as long as the last one was wanted.
+pub(crate) async fn get_lines<F: Future<Output = bool>>(
+    pods: &Api<Pod>,
+    pod: &str,
+    port: u16,
+    path: &str,
+    each: impl Fn(&str) -> F,
+) -> anyhow::Result<()> {
+    let place = || format!("port {port} inside pod {pod}");
+    let mut body = tokio::time::timeout(ANSWER_TIMEOUT, get(pods, pod, port, path)).await.with_context(place)?.with_context(place)?;
+    let mut begun = Vec::new();
+    while let Some(frame) = body.frame().await {
+        begun.extend_from_slice(frame.with_context(place)?.data_ref().map_or(&[][..], |data| data));
+        ensure!(begun.len() <= ANSWER_BYTES_MAX, "{}: a line without an end", place());
+        while let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = begun.drain(..=end).collect();
+            if !each(&String::from_utf8_lossy(&line)).await {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The body of a good answer.
+async fn get(pods: &Api<Pod>, pod: &str, port: u16, path: &str) -> anyhow::Result<Incoming> {
+    let mut forwarded = pods.portforward(pod, &[port]).await?;
+    let stream = forwarded.take_stream(port).context("no stream")?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends with the runtime of the one call that it is for.
+    tokio::spawn(async move {
+        let _forwarded = forwarded;
+        connection.await
+    });
+    let request = Request::get(path).header("host", "localhost").header("connection", "close").body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    ensure!(status != StatusCode::NOT_FOUND, "{path} is not known there: another version");
+    if !status.is_success() {
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(anyhow::Error::from_boxed)?;
+        bail!("{path}: {status}: {}", String::from_utf8_lossy(&body.to_bytes()).trim_end());
+    }
+    Ok(response.into_body())
+}
+
+pub(crate) fn has_running_sidecar(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    is_running(pod) && containers.into_iter().any(|container| container.name == SIDECAR)
+}
+
+/// What every running replica of the controller answers, and which could not be asked.
+pub(crate) async fn ask_controllers<T: DeserializeOwned>(
+    client: &Client,
+    namespace: &str,
+    path: &str,
+) -> anyhow::Result<(Vec<(String, T)>, Vec<String>)> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let replicas = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={MANAGER}"))).await?.items;
+    let replicas: Vec<String> = replicas.iter().filter(|pod| is_running(pod)).map(Pod::name_any).collect();
+    ensure!(!replicas.is_empty(), "no controller runs in namespace {namespace}: --controller-namespace");
+    let (mut answers, mut unasked) = (Vec::new(), Vec::new());
+    for name in replicas {
+        let answer = get_json(&pods, &name, CONTROLLER_ADMIN_PORT, path).await.and_then(|answer| Ok(serde_json::from_value(answer)?));
+        match answer {
+            Ok(answer) => answers.push((name, answer)),
+            Err(error) => unasked.push(format!("{error:#}")),
+        }
+    }
+    Ok((answers, unasked))
+}
+
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 /// How the controller reads objects: by the arguments of its Deployment.

@@ -12,8 +12,13 @@ mod objects;
 mod proxies;
 mod request;
 mod shell;
+mod status;
 mod table;
+mod tap;
+mod version;
 
+use anyhow::Context as _;
+use clap::CommandFactory as _;
 use config::{Command, Config};
 
 /// Does what the command line says.
@@ -27,6 +32,14 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Command::Explain(asked) => explain::run(&asked),
         Command::Lint(lint) => lint::run(&lint),
         Command::Proxies(proxies) => proxies::run(&proxies),
+        Command::Status(status) => status::run(&status),
+        Command::Tap(tap) => tap::run(&tap),
+        Command::Version(version) => version::run(&version),
+        Command::Completion(completion) => {
+            clap_complete::generate(completion.shell, &mut Config::command(), "isthmus", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man(man) => clap_mangen::generate_to(Config::command(), &man.folder).with_context(|| man.folder.display().to_string()),
         Command::Demo(demo) => demo::run(&demo),
         Command::Hold => {
             std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;

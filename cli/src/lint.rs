@@ -5,7 +5,7 @@ use std::process::exit;
 use routing::lint::{Finding, Severity, lint};
 use serde::Serialize;
 
-use crate::config::{Lint, Output};
+use crate::config::Lint;
 use crate::objects::{self, Fault, Objects};
 
 /// A finding and where it is.
@@ -30,13 +30,10 @@ pub(crate) fn run(config: &Lint) -> anyhow::Result<()> {
     lines.sort();
     let errors = lines.iter().filter(|line| line.severity == Severity::Error).count();
     let warnings = lines.len() - errors;
-    match config.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&lines)?),
-        Output::Text => {
-            lines.iter().for_each(|line| println!("{}", text(line)));
-            println!("{errors} errors, {warnings} warnings");
-        }
-    }
+    config.output.say(&lines, || {
+        let found: String = lines.iter().map(|line| text(line) + "\n").collect();
+        format!("{found}{errors} errors, {warnings} warnings\n")
+    })?;
     if errors > 0 || (config.strict && warnings > 0) {
         exit(1);
     }

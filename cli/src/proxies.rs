@@ -3,19 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::exit;
 
-use anyhow::ensure;
-use controller::kubernetes::MANAGER;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Output, Proxies};
+use crate::config::Proxies;
 use crate::kubernetes;
 use crate::table::table;
-
-/// Where a controller tells who is connected.
-const ADMIN_PORT: u16 = 15011;
 
 /// A sidecar as a controller sees it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -55,10 +50,7 @@ pub(crate) fn run(config: &Proxies) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (proxies, unasked) = runtime.block_on(look(config))?;
     unasked.iter().for_each(|why| eprintln!("{why}; its sidecars may be missing here"));
-    match config.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&proxies)?),
-        Output::Text => print!("{}", text(&proxies)),
-    }
+    config.output.say(&proxies, || text(&proxies))?;
     if !unasked.is_empty() || proxies.iter().any(|proxy| proxy.state != CURRENT) {
         exit(1);
     }
@@ -75,7 +67,7 @@ async fn look(config: &Proxies) -> anyhow::Result<(Vec<Proxy>, Vec<String>)> {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let injected = pods.list(&ListParams::default()).await?.items.into_iter().filter(has_running_sidecar);
+    let injected = pods.list(&ListParams::default()).await?.items.into_iter().filter(kubernetes::has_running_sidecar);
     let mut names: BTreeSet<(String, String)> = injected.map(|pod| (pod.namespace().unwrap_or_default(), pod.name_any())).collect();
     // One whose pod is gone a moment later is still connected.
     let is_asked = |namespace: &str| config.namespace.as_ref().is_none_or(|asked| asked == namespace);
@@ -93,20 +85,9 @@ type ByPod = BTreeMap<(String, String), (String, Connected)>;
 
 /// By namespace and pod, what the replicas of the controller say.
 async fn connected(client: &Client, namespace: &str) -> anyhow::Result<(ByPod, Vec<String>)> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let replicas = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={MANAGER}"))).await?.items;
+    let (answers, unasked) = kubernetes::ask_controllers::<Vec<Connected>>(client, namespace, "/sidecars").await?;
     let mut all = ByPod::new();
-    let (mut asked, mut unasked) = (0, Vec::new());
-    for name in replicas.iter().filter(|pod| is_running(pod)).map(Pod::name_any) {
-        asked += 1;
-        let list = kubernetes::get_json(&pods, &name, ADMIN_PORT, "/sidecars").await.and_then(|list| Ok(serde_json::from_value(list)?));
-        let list: Vec<Connected> = match list {
-            Ok(list) => list,
-            Err(error) => {
-                unasked.push(format!("{error:#}"));
-                continue;
-            }
-        };
+    for (name, list) in answers {
         for sidecar in list {
             let key = (sidecar.namespace.clone(), sidecar.pod.clone());
             // A sidecar that has just changed replicas may still be at both: the younger stream is the one that counts.
@@ -116,17 +97,7 @@ async fn connected(client: &Client, namespace: &str) -> anyhow::Result<(ByPod, V
             }
         }
     }
-    ensure!(asked > 0, "no controller runs in namespace {namespace}: --controller-namespace");
     Ok((all, unasked))
-}
-
-fn is_running(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
-}
-
-fn has_running_sidecar(pod: &Pod) -> bool {
-    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    is_running(pod) && containers.into_iter().any(|container| container.name == kubernetes::SIDECAR)
 }
 
 fn state(sidecar: &Connected) -> String {

@@ -13,10 +13,12 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use routing::world::Settings;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::index::Index;
+use crate::live::{RouteLive, list, lives};
 use crate::registry::Registry;
 use crate::source::Loaded;
 use crate::webhook::Counts;
@@ -54,6 +56,8 @@ pub fn router(admin: Admin) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/sidecars", get(sidecars))
+        .route("/live", get(live))
+        .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/await", get(settled))
         .with_state(admin)
 }
@@ -67,37 +71,62 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, StatusCode> {
-    let mut registry = prometheus_client::registry::Registry::with_prefix("isthmus_controller");
-    let loaded = admin.loaded.lock().clone();
-    let sidecars = admin.registry.sidecars();
-    let synced = sidecars.iter().filter(|sidecar| sidecar.progress.acknowledged).count();
-    let rejecting = sidecars.iter().filter(|sidecar| !sidecar.progress.rejected.is_empty()).count();
-    for (name, help, value) in [
-        ("objects", "Objects in force", loaded.objects),
-        ("source_problems", "Files and objects of the source that cannot be read", loaded.problems),
-        ("source_kinds_failing", "Kinds that cannot be followed at the moment: what is known of them stays in force", loaded.failing.len()),
-        ("source_kinds_missing", "Kinds that the API server does not serve", loaded.missing.len()),
-        ("disputed_addresses", "Addresses that unrelated Services or ServiceImports claim", admin.index.disputes().len()),
-        ("sidecars", "Connected sidecars", sidecars.len()),
-        ("sidecars_acknowledged", "Connected sidecars that acknowledged everything they were sent", synced),
-        ("sidecars_rejecting", "Connected sidecars that rejected a resource", rejecting),
-    ] {
-        let gauge: Gauge = Gauge::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, help, gauge);
-    }
-    for (name, help, counter) in [
-        ("pods_injected", "Pods that were given a sidecar", &admin.counts.injected),
-        ("pods_skipped", "Pods that the webhook left as they are", &admin.counts.skipped),
-        ("pods_refused", "Pods that the webhook refused", &admin.counts.refused),
-    ] {
-        let counted: Counter = Counter::default();
-        counted.inc_by(counter.load(Ordering::Relaxed));
-        registry.register(name, help, counted);
-    }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let text = admin.metrics().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(CONTENT_TYPE, proto::OPENMETRICS)], text))
+}
+
+/// One sample of every metric of a controller in Prometheus' text format, for documentation and for tests.
+///
+/// # Errors
+/// Never: text takes everything in.
+pub fn sample_metrics() -> Result<String, std::fmt::Error> {
+    let index = Arc::new(Index::new(Settings::default()));
+    Admin { index, registry: Arc::default(), loaded: Arc::default(), counts: Arc::default() }.metrics()
+}
+
+impl Admin {
+    fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let mut registry = prometheus_client::registry::Registry::with_prefix("isthmus_controller");
+        let loaded = self.loaded.lock().clone();
+        let sidecars = self.registry.sidecars();
+        let synced = sidecars.iter().filter(|sidecar| sidecar.progress.acknowledged).count();
+        let rejecting = sidecars.iter().filter(|sidecar| !sidecar.progress.rejected.is_empty()).count();
+        let lives = lives(&self.index, &sidecars);
+        let lagging = lives.values().filter(|live| !live.is_everywhere()).count();
+        for (name, help, value) in [
+            ("leader", "1: this replica writes statuses", usize::from(loaded.leads)),
+            ("routes", "Routes that are attached to a parent", lives.len()),
+            ("routes_lagging", "Attached routes that a sidecar of this replica has not acknowledged", lagging),
+            ("objects", "Objects in force", loaded.objects),
+            ("source_problems", "Files and objects of the source that cannot be read", loaded.problems),
+            (
+                "source_kinds_failing",
+                "Kinds that cannot be followed at the moment: what is known of them stays in force",
+                loaded.failing.len(),
+            ),
+            ("source_kinds_missing", "Kinds that the API server does not serve", loaded.missing.len()),
+            ("disputed_addresses", "Addresses that unrelated Services or ServiceImports claim", self.index.disputes().len()),
+            ("sidecars", "Connected sidecars", sidecars.len()),
+            ("sidecars_acknowledged", "Connected sidecars that acknowledged everything they were sent", synced),
+            ("sidecars_rejecting", "Connected sidecars that rejected a resource", rejecting),
+        ] {
+            let gauge: Gauge = Gauge::default();
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            registry.register(name, help, gauge);
+        }
+        for (name, help, counter) in [
+            ("pods_injected", "Pods that were given a sidecar", &self.counts.injected),
+            ("pods_skipped", "Pods that the webhook left as they are", &self.counts.skipped),
+            ("pods_refused", "Pods that the webhook refused", &self.counts.refused),
+        ] {
+            let counted: Counter = Counter::default();
+            counted.inc_by(counter.load(Ordering::Relaxed));
+            registry.register(name, help, counted);
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
 }
 
 async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
@@ -109,6 +138,11 @@ async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
         })
     });
     Json(list.collect())
+}
+
+/// How far routes have come among the sidecars of this replica.
+async fn live(State(admin): State<Admin>) -> Json<Vec<RouteLive>> {
+    Json(list(lives(&admin.index, &admin.registry.sidecars())))
 }
 
 /// Answers as soon as the source has the digest and every sidecar obeys it; 504 with the reason if that takes too long.

@@ -73,6 +73,12 @@ pub struct KubernetesConfig {
     /// Whether pods get native sidecars
     #[arg(long, env = "ISTHMUS_NATIVE_SIDECARS", default_value = "auto")]
     pub native_sidecars: NativeSidecars,
+    /// Collector of OpenTelemetry that sidecars send spans to, OTLP over gRPC, for example <http://collector.monitoring:4317>; none if not given
+    #[arg(long, env = "ISTHMUS_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin at a sidecar which are sampled, 0 to 1
+    #[arg(long, env = "ISTHMUS_TRACE_SAMPLING", default_value = "0.1")]
+    pub trace_sampling: f64,
     /// After SIGTERM the controller serves for so long, until everyone has heard that it ends
     #[arg(long, env = "ISTHMUS_DRAIN_GRACE_S", default_value = "5")]
     pub drain_grace_s: u64,

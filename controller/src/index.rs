@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::revision::Revision;
 use members::Members;
 pub use members::{Inbox, Names};
+pub use shown::RouteVersion;
 use shown::Shown;
 
 /// What a resource is.
@@ -201,10 +202,38 @@ impl Index {
         self.state.lock().world.disputes()
     }
 
+    /// A look at the routes that somebody sees now. Nothing changes meanwhile: it has to be short.
+    pub fn look_at_routes<T>(&self, look: impl FnOnce(Routes<'_>) -> T) -> T {
+        look(Routes(&self.state.lock().shown))
+    }
+
     /// What is to be written to an object's status; none: no such object, or none that has a status of ours.
     #[must_use]
     pub fn status(&self, key: &ObjectKey) -> Option<Vec<EntryStatus>> {
         self.state.lock().world.status(key)
+    }
+}
+
+/// The routes that somebody sees.
+#[derive(Clone, Copy, Debug)]
+pub struct Routes<'s>(&'s Shown);
+
+impl<'s> Routes<'s> {
+    /// All of them; one that is seen in several places several times.
+    pub fn all(self) -> impl Iterator<Item = &'s RouteVersion> {
+        self.0.routes()
+    }
+
+    /// The version of a frontend that clients of a namespace see, and its routes.
+    #[must_use]
+    pub fn seen(self, frontend: &str, namespace: &str) -> Option<(&'s str, &'s [RouteVersion])> {
+        self.0.routes_of(frontend, namespace)
+    }
+
+    /// The routes that clients of a namespace see behind a VIP.
+    #[must_use]
+    pub fn behind(self, vip: &str, namespace: &str) -> Option<&'s [RouteVersion]> {
+        self.0.routes_behind(vip, namespace)
     }
 }
 

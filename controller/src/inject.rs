@@ -39,6 +39,25 @@ pub struct Settings {
     pub native: bool,
     /// Ranges of VIPs, for pods whose interception is by ranges.
     pub ranges: Vec<String>,
+    /// Where sidecars send spans; none: nowhere.
+    pub traces: Option<Traces>,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traces {
+    /// The collector.
+    pub endpoint: String,
+    /// Share of the traces that begin at a sidecar which are sampled.
+    pub sampling: f64,
+}
+
+impl Traces {
+    /// Of a command line.
+    #[must_use]
+    pub fn of(endpoint: Option<&String>, sampling: f64) -> Option<Self> {
+        endpoint.filter(|endpoint| !endpoint.is_empty()).map(|endpoint| Self { endpoint: endpoint.clone(), sampling })
+    }
 }
 
 /// How a pod's connections are intercepted.

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod discovery;
 pub mod identity;
 mod lease;
+mod live;
 mod mesh;
 mod status;
 mod watch;
@@ -33,6 +34,7 @@ use crate::revision::Revision;
 use crate::run::Disputes;
 use crate::source::Loaded;
 use discovery::FOLLOWED;
+use live::{Looker, Verdicts};
 use status::{Held, Pending, StatusWriter};
 use watch::Change;
 
@@ -61,6 +63,10 @@ pub struct Kubernetes {
     pub registry: Arc<Registry>,
     /// What is said of the source.
     pub loaded: Arc<Mutex<Loaded>>,
+    /// The Service of all replicas.
+    pub service: String,
+    /// Where replicas ask each other.
+    pub admin_port: u16,
 }
 
 impl Kubernetes {
@@ -86,14 +92,30 @@ impl Kubernetes {
             seen: Revision::default(),
             disputes: Disputes::default(),
         };
-        let writer = StatusWriter::new(self.client.clone(), Arc::clone(&self.index), held, pending, leadership.clone());
+        let verdicts = Arc::<Verdicts>::default();
+        let looker = Looker {
+            client: self.client.clone(),
+            namespace: self.namespace.clone(),
+            pod: self.pod.clone(),
+            service: self.service.clone(),
+            admin_port: self.admin_port,
+            index: Arc::clone(&self.index),
+            registry: Arc::clone(&self.registry),
+            pending: Arc::clone(&pending),
+            verdicts: Arc::clone(&verdicts),
+            leadership: leadership.clone(),
+        };
+        let facts = status::Facts { index: Arc::clone(&self.index), held, verdicts };
+        let writer = StatusWriter::new(self.client.clone(), facts, pending, leadership.clone());
         let work = async {
             tokio::join!(
                 served.run(),
                 watch::all(&self.client, served.subscribe(), sender, &self.loaded),
                 feed.run(receiver),
                 writer.run(),
-                mesh::keep_status(self.client.clone(), served.subscribe(), leadership),
+                mesh::keep_status(self.client.clone(), served.subscribe(), leadership.clone()),
+                looker.run(),
+                tell_leadership(&self.loaded, leadership),
             );
         };
         let work = async {
@@ -113,6 +135,15 @@ impl Kubernetes {
     /// There is neither.
     pub async fn client() -> anyhow::Result<Client> {
         Client::try_default().await.context("--source kubernetes: neither a service account nor a kubeconfig")
+    }
+}
+
+async fn tell_leadership(loaded: &Mutex<Loaded>, mut leadership: tokio::sync::watch::Receiver<bool>) {
+    loop {
+        loaded.lock().leads = *leadership.borrow_and_update();
+        if leadership.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod directory;
 pub mod index;
 pub mod inject;
 pub mod kubernetes;
+pub mod live;
 pub mod registry;
 pub mod revision;
 pub mod run;

@@ -1,6 +1,6 @@
 //! Which sidecars are connected and whether they obey the newest state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::index::Inbox;
+use crate::index::{Inbox, Kind};
 
 /// Who a sidecar says it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -35,6 +35,26 @@ pub struct Progress {
     pub resources: BTreeMap<&'static str, usize>,
     /// The last rejection by type: what the sidecar could not obey.
     pub rejected: BTreeMap<&'static str, String>,
+    /// The frontends that it was told.
+    #[serde(skip)]
+    pub frontends: Arc<[Held]>,
+    /// Addresses that it was told and has not acknowledged.
+    #[serde(skip)]
+    pub vips_unacknowledged: Arc<[String]>,
+    /// Since when an address or a frontend is not acknowledged; none: all are.
+    #[serde(skip)]
+    pub routes_behind_since: Option<Instant>,
+}
+
+/// A resource that a sidecar was told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Held {
+    /// Its name.
+    pub name: String,
+    /// In which version.
+    pub version: String,
+    /// Whether the sidecar has said that it obeys it.
+    pub is_acknowledged: bool,
 }
 
 /// A connected sidecar.
@@ -54,6 +74,12 @@ impl Connected {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.progress.acknowledged && self.inbox.is_empty()
+    }
+
+    /// Addresses of which it has not acknowledged what there is to be told.
+    #[must_use]
+    pub fn vips_behind(&self) -> BTreeSet<String> {
+        self.progress.vips_unacknowledged.iter().cloned().chain(self.inbox.names(Kind::Vip)).collect()
     }
 }
 
@@ -75,7 +101,8 @@ impl Registry {
     /// Adds a sidecar for as long as the entry lives.
     pub fn add(self: &Arc<Self>, node: Node, inbox: Arc<Inbox>) -> Entry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.sidecars.lock().insert(id, Connected { node, since: Instant::now(), progress: Progress::default(), inbox });
+        let connected = Connected { node, since: Instant::now(), progress: Progress::default(), inbox };
+        self.sidecars.lock().insert(id, connected);
         self.notify();
         Entry { id, registry: Arc::clone(self) }
     }

@@ -152,6 +152,7 @@ async fn serve_directory(config: &Config, parts: &Parts, listen: TcpListener, ro
         feed.take(scan);
         *parts.loaded.lock() = Loaded {
             complete: true,
+            leads: true,
             digest: Some(scan.digest.clone()),
             objects: scan.objects.len(),
             problems: scan.problems.len(),
@@ -191,6 +192,8 @@ async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, w
         index: Arc::clone(&parts.index),
         registry: Arc::clone(&parts.registry),
         loaded: Arc::clone(&parts.loaded),
+        service: kubernetes.service.clone(),
+        admin_port: config.admin.port(),
     };
     let webhook = async {
         let Some(listener) = webhook else { return Ok(()) };
@@ -286,6 +289,7 @@ async fn injection(config: &Config, client: &Client, controller: &str, ca: &str)
         ca: ca.to_owned(),
         native,
         ranges,
+        traces: inject::Traces::of(kubernetes.otlp_endpoint.as_ref(), kubernetes.trace_sampling),
     }
 }
 

@@ -9,6 +9,8 @@ pub struct Loaded {
     pub complete: bool,
     /// Digest of the files of a directory, as it was read last.
     pub digest: Option<String>,
+    /// This replica writes statuses.
+    pub leads: bool,
     /// Objects in force.
     pub objects: usize,
     /// Files and objects that cannot be read.

@@ -7,7 +7,7 @@ pub mod directory;
 
 use jiff::Timestamp;
 use routing::api::ObjectKind;
-use routing::status::{CONTROLLER_NAME, Condition, EntryStatus};
+use routing::status::{CONTROLLER_NAME, Condition, EntryStatus, LIVE};
 use serde_json::{Value, json};
 
 /// Where in a status the entries stand, and what each is about.
@@ -92,6 +92,9 @@ pub(crate) fn conditions(ours: &[Condition], earlier: &[Value], now: Timestamp) 
             conditions.push(before.clone());
         } else if let Some(index) = left.iter().position(|condition| condition.kind == kind(before)) {
             conditions.push(condition_value(left.remove(index), Some(before), now));
+        } else if kind(before) == LIVE && ours.iter().any(|condition| condition.kind == "Accepted" && condition.status) {
+            // What was found out before is true until something else is: it says of which generation it speaks.
+            conditions.push(before.clone());
         }
     }
     conditions.extend(left.into_iter().map(|condition| condition_value(condition, None, now)));
@@ -99,7 +102,7 @@ pub(crate) fn conditions(ours: &[Condition], earlier: &[Value], now: Timestamp) 
 }
 
 /// The condition types that we write.
-const OWN_CONDITIONS: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
+const OWN_CONDITIONS: [&str; 4] = ["Accepted", "ResolvedRefs", "PartiallyInvalid", LIVE];
 
 fn condition_value(condition: &Condition, before: Option<&Value>, now: Timestamp) -> Value {
     let status = if condition.status { "True" } else { "False" };

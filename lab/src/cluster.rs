@@ -20,6 +20,8 @@ use crate::roles::{Derived, hosts};
 
 const CONTROLLER_PORT: u16 = 15010;
 const CONTROLLER_ADMIN: &str = "127.0.0.1:15011";
+/// Its port; pods find it at the gateway.
+pub(crate) const CONTROLLER_ADMIN_PORT: u16 = 15011;
 /// A program is up within this time, also on a busy machine.
 pub(crate) const UP_MAX: Duration = Duration::from_secs(20);
 const SETTLE_MAX: Duration = Duration::from_secs(15);
@@ -113,7 +115,7 @@ impl Cluster {
             "--plaintext".to_owned(),
             format!("--cluster={}", self.name),
             format!("--listen=0.0.0.0:{CONTROLLER_PORT}"),
-            format!("--admin={CONTROLLER_ADMIN}"),
+            format!("--admin=0.0.0.0:{CONTROLLER_ADMIN_PORT}"),
             format!("--status-dir={folder}/status"),
         ];
         let arguments: Vec<String> = own.into_iter().chain(arguments.iter().cloned()).collect();

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::Namespace;
 use crate::client::{self, Answer, Ask};
-use crate::cluster::Cluster;
+use crate::cluster::{CONTROLLER_ADMIN_PORT, Cluster};
 use crate::echo::Common;
 use crate::manifests;
 use crate::net::{self, Addresses, Forwards};
@@ -413,6 +413,12 @@ impl Lab {
     /// There is no such pod.
     pub fn logs(&self, pod: &PodName) -> anyhow::Result<String> {
         Ok(self.get(pod)?.logs())
+    }
+
+    /// Where a pod finds the admin port of its cluster's controller.
+    #[must_use]
+    pub fn controller_admin(&self) -> SocketAddr {
+        SocketAddr::new(net::GATEWAY_V4.into(), CONTROLLER_ADMIN_PORT)
     }
 
     /// What the admin port of a pod's sidecar answers.

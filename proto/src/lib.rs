@@ -41,6 +41,12 @@ pub mod ext_authz {
     tonic::include_proto!("envoy.service.auth.v3");
 }
 
+/// OpenTelemetry's protocol for spans, field numbers as published.
+#[allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unused_qualifications, reason = "generated; documented in the .proto file")]
+pub mod otlp {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
+}
+
 /// The resources a sidecar receives.
 #[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; documented in the .proto file")]
 pub mod resources {

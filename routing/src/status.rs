@@ -22,6 +22,9 @@ pub struct EntryStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// The condition that says whether every sidecar that a route concerns has acknowledged it.
+pub const LIVE: &str = "isthmus.dev/Live";
+
 /// A condition without its transition time, which depends on what was written before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {

@@ -1,9 +1,11 @@
 //! What operators ask: is it alive, is it ready, what has it done, what is in force?
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::State;
+use axum::body::Body;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -15,6 +17,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::snapshot::{LiveBackend, LiveFrontend};
+use crate::telemetry::{TooMany, Wanted};
 use crate::worker::Shared;
 
 /// What the answers are made of.
@@ -26,6 +29,12 @@ pub(crate) struct Admin {
     pub(crate) ready: watch::Receiver<bool>,
     /// `/startupz` waits until then.
     pub(crate) startup_until: Instant,
+}
+
+impl Admin {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// For a kubelet and Prometheus: tells nothing about routes.
@@ -40,7 +49,7 @@ pub(crate) fn health(admin: Admin) -> Router {
 
 /// For the pod itself.
 pub(crate) fn router(admin: Admin) -> Router {
-    Router::new().route("/config", get(config)).with_state(admin.clone()).merge(health(admin))
+    Router::new().route("/config", get(config)).route("/tap", get(tap)).with_state(admin.clone()).merge(health(admin))
 }
 
 async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
@@ -65,14 +74,24 @@ async fn startupz(State(mut admin): State<Admin>) -> &'static str {
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, StatusCode> {
-    let text = admin.shared.telemetry.encode().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let shared = &admin.shared;
+    let encoded = shared.telemetry.encode(&shared.live.load(), shared.connector.count(), admin.now_ms());
+    let text = encoded.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([(CONTENT_TYPE, proto::OPENMETRICS)], text))
+}
+
+/// Requests as they end, one JSON line each, for as long as somebody reads them.
+async fn tap(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let lines = admin.shared.telemetry.taps.listen(wanted);
+    let lines = lines.map_err(|error: TooMany| (StatusCode::TOO_MANY_REQUESTS, format!("{error}\n")))?;
+    let lines = futures::stream::unfold(lines, |mut lines| async { Some((Ok::<_, Infallible>(lines.recv().await?), lines)) });
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)))
 }
 
 /// The live snapshot, and the connections that pass it by because they are older than their routes.
 async fn config(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = admin.shared.live.load_full();
-    let now_ms = u64::try_from(admin.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let now_ms = admin.now_ms();
     let mut vips: Vec<_> = snapshot.vips.iter().map(|(address, id)| json!({"address": address, "frontend": id.to_string()})).collect();
     vips.sort_by_key(|vip| vip["address"].to_string());
     let mut frontends: Vec<_> = snapshot.frontends.values().map(|live| frontend(live, now_ms)).collect();

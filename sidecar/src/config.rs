@@ -62,6 +62,12 @@ pub struct Config {
     /// Where one JSON line a request goes: a path, or - for standard output; none if not given
     #[arg(long, env = "ISTHMUS_ACCESS_LOG")]
     pub access_log: Option<PathBuf>,
+    /// Collector of OpenTelemetry that spans of requests go to, OTLP over gRPC, for example <http://collector.monitoring:4317>; none if not given
+    #[arg(long, env = "ISTHMUS_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the traces that begin here which are sampled, 0 to 1; a trace that a request comes with keeps its caller's decision
+    #[arg(long, env = "ISTHMUS_TRACE_SAMPLING", default_value = "0.1")]
+    pub trace_sampling: f64,
     /// After SIGTERM connections have this long to end by themselves
     #[arg(long, env = "ISTHMUS_DRAIN_GRACE_S", default_value = "30")]
     pub drain_grace_s: u64,

@@ -104,6 +104,11 @@ impl Connector {
         Self { mark, free: Arc::new(Semaphore::new(OWN_CONNECTIONS_MAX)), own: Arc::default() }
     }
 
+    /// Connections that are open or being opened.
+    pub(crate) fn count(&self) -> usize {
+        OWN_CONNECTIONS_MAX.saturating_sub(self.free.available_permits())
+    }
+
     /// Connects; the place has to live as long as the stream.
     pub(crate) async fn connect(&self, address: SocketAddr) -> Result<(TcpStream, Place), ConnectError> {
         let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| ConnectError::TooMany)?;

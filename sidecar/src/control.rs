@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::snapshot::Live;
+use crate::telemetry::Telemetry;
 use client::{Client, Confirms, Intercept, Step};
 
 /// Requests on their way to the controller.
@@ -66,6 +67,8 @@ pub(crate) struct Control {
     pub(crate) intercepted: watch::Receiver<Option<u64>>,
     /// When the process began.
     pub(crate) began: Instant,
+    /// Who is told of it all.
+    pub(crate) telemetry: Arc<Telemetry>,
 }
 
 enum Event {
@@ -83,6 +86,7 @@ impl Control {
             node: node(&config),
             token_file: config.token_file.clone(),
             revision: String::new(),
+            telemetry: Arc::clone(&self.telemetry),
         };
         let (events_in, mut events) = mpsc::channel(1);
         let streams = controller.stream_again_and_again(events_in, stop.clone());
@@ -125,6 +129,7 @@ impl Control {
             debug!(vips = snapshot.vips.len(), frontends = snapshot.frontends.len(), "published");
             // Whoever lets go of the retired one last drops it: a worker, at its next look.
             drop(self.live.swap(snapshot));
+            self.telemetry.state_changed();
             self.published.send_replace(());
         }
         if let (Some(intercept), Some(wanted)) = (&self.intercept, step.intercept) {
@@ -185,6 +190,7 @@ struct ControllerClient {
     token_file: Option<PathBuf>,
     /// Of the newest response, whichever replica it came from.
     revision: String,
+    telemetry: Arc<Telemetry>,
 }
 
 impl ControllerClient {
@@ -196,6 +202,7 @@ impl ControllerClient {
                 () = stop.cancelled() => return,
                 ended = self.stream_once(&events) => ended,
             };
+            self.telemetry.controller_connected.set(0);
             if let Err(error) = ended {
                 warn!(error = format!("{error:#}"), controller = %self.endpoint.uri(), "no controller; the last state stays in force");
             }
@@ -231,6 +238,7 @@ impl ControllerClient {
             events.send(Event::Zone(zone.to_owned())).await.context("control ends")?;
         }
         info!(controller = %self.endpoint.uri(), "connected");
+        self.telemetry.controller_connected.set(1);
         let mut responses: Streaming<DeltaDiscoveryResponse> = response.into_inner();
         while let Some(response) = responses.message().await? {
             self.revision.clone_from(&response.system_version_info);

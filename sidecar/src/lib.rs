@@ -29,3 +29,11 @@ mod stream;
 mod telemetry;
 mod tls;
 mod worker;
+
+/// One sample of every metric of a sidecar in Prometheus' text format, for documentation and for tests.
+///
+/// # Errors
+/// Never: text takes everything in.
+pub fn sample_metrics() -> Result<String, std::fmt::Error> {
+    telemetry::Telemetry::sample()
+}

@@ -19,7 +19,7 @@ use crate::connect::Connector;
 use crate::control::{self, Control, DEMANDS_MAX};
 use crate::listener::{self, Listener};
 use crate::passthrough::PassThroughs;
-use crate::telemetry::{AccessLog, Telemetry};
+use crate::telemetry::{AccessLog, Telemetry, trace};
 use crate::worker::{self, Shared, Start, WorkerHandle};
 use crate::{drain, interception};
 
@@ -39,6 +39,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listeners = listener::bind(&config.outbound, config.worker_count())?;
     let admin = listen(config.admin).with_context(|| format!("--admin {}", config.admin))?;
     let reached = bind_health(&config)?;
+    let (tracer, exporter) = trace::open(&config)?.unzip();
     let (log, writer) = config.access_log.as_deref().map(AccessLog::open).transpose()?.unzip();
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -49,7 +50,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         live: control::empty(),
         published: published_seen,
         demand,
-        telemetry: Arc::new(Telemetry::new(log)),
+        telemetry: Arc::new(Telemetry::new(log, tracer)),
         connector: Connector::new(config.mark),
         limits: config.limits(),
         pass_throughs: PassThroughs::default(),
@@ -69,6 +70,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         intercept: watched.is_some().then_some(wanted),
         intercepted: intercepted_seen,
         began: shared.began,
+        telemetry: Arc::clone(&shared.telemetry),
     };
     if let Some(path) = watched {
         let stop = stop.clone();
@@ -79,6 +81,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tasks.spawn(axum::serve(admin, router(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
     if let Some(reached) = reached {
         tasks.spawn(axum::serve(reached, health(answers.clone())).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future());
+    }
+    if let Some(exporter) = exporter {
+        tasks.spawn(exporter.run(stop.clone()));
     }
     info!(workers = workers.len(), controller = config.controller, "serves");
     let grace = Duration::from_secs(config.drain_grace_s);
@@ -91,6 +96,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         } => Ok(()),
     };
     stop.cancel();
+    // Those who listen would keep the admin port from ending.
+    shared.telemetry.taps.close();
     tasks.close();
     tasks.wait().await;
     // The access log's writer ends when nobody can tell it anything any more.

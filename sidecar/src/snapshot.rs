@@ -174,17 +174,19 @@ impl LiveBackend {
         Self { name: model.id.to_string().into(), model, v4, v6, affinity, budget, tls }
     }
 
-    /// Notes what became of a request to one of its endpoints, and ejects that if it should be and half of its family is left.
-    pub(crate) fn note(&self, endpoint: &LiveEndpoint, outcome: Outcome, now_ms: u64, random: impl FnOnce() -> u64) {
+    /// Notes what became of a request to one of its endpoints, and ejects that if it should be and half of its family is left. Whether it has.
+    pub(crate) fn note(&self, endpoint: &LiveEndpoint, outcome: Outcome, now_ms: u64, random: impl FnOnce() -> u64) -> bool {
         if endpoint.state.is_ejected(now_ms) || !endpoint.state.note(outcome, now_ms) {
-            return;
+            return false;
         }
         let family = if endpoint.address.is_ipv4() { &self.v4 } else { &self.v6 };
         let ejected = family.iter().filter(|other| other.state.is_ejected(now_ms)).count();
-        if (ejected + 1) * 2 <= family.len() {
+        let may = (ejected + 1) * 2 <= family.len();
+        if may {
             debug!(backend = &*self.name, endpoint = %endpoint.address, ?outcome, "ejected");
             endpoint.state.eject(now_ms, random());
         }
+        may
     }
 }
 

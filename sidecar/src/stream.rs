@@ -153,7 +153,7 @@ async fn connect(
         match worker.shared.connector.open(&peer, None).await {
             Ok(connected) => {
                 worker.shared.telemetry.endpoint_connect("connected");
-                backend.note(endpoint, Outcome::Success, worker.now_ms(), || worker.random());
+                worker.note(backend, endpoint, Outcome::Success);
                 return Ok(connected);
             }
             Err(error) => {
@@ -162,7 +162,7 @@ async fn connect(
                 if error.is_local() {
                     return Err(error.reason());
                 }
-                backend.note(endpoint, Outcome::Unreachable, worker.now_ms(), || worker.random());
+                worker.note(backend, endpoint, Outcome::Unreachable);
                 last = error.reason();
                 tried.push(endpoint.address);
             }

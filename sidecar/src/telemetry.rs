@@ -3,23 +3,40 @@
 //! Invariant: a request is told once, also when it was cancelled: the [`Record`] tells it when it is dropped.
 
 mod access_log;
+mod state;
+mod tap;
+pub(crate) mod trace;
 
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::MappedRwLockReadGuard;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::reason::Reason;
+use crate::snapshot::Snapshot;
 pub(crate) use access_log::AccessLog;
+pub(crate) use tap::{Taps, TooMany, Wanted};
+use trace::Tracer;
 
+/// Before the name of every metric.
+const PREFIX: &str = "isthmus_sidecar";
 /// Upper bounds of the buckets of durations, in seconds.
 const DURATION_BUCKETS_S: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
+
+/// Series of one metric; what would be one more is counted under [`OVERFLOW`].
+const SERIES_MAX: usize = 2000;
+/// The value of every label of what is counted together because there are too many series.
+const OVERFLOW: &str = "overflow";
 
 /// The labels of a request.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -51,6 +68,11 @@ struct ResultLabel {
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct RouteLabel {
     route: Arc<str>,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct BackendLabel {
+    backend: Arc<str>,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -88,30 +110,40 @@ impl ConnectionKind {
 /// Counters, gauges and the access log; shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Telemetry {
-    requests: Family<RequestLabels, Counter>,
-    durations: Family<FrontendLabel, Histogram, fn() -> Histogram>,
+    requests: Capped<RequestLabels, Counter>,
+    durations: Capped<FrontendLabel, Histogram>,
     connections: Family<KindLabel, Counter>,
     connections_open: Family<KindLabel, Gauge>,
     endpoint_connects: Family<ResultLabel, Counter>,
     endpoint_retries: Family<CauseLabel, Counter>,
+    endpoint_ejections: Capped<BackendLabel, Counter>,
     mirrors: Family<ResultLabel, Counter>,
-    redirect_loops: Family<RouteLabel, Counter>,
+    redirect_loops: Capped<RouteLabel, Counter>,
     pass_through_bytes: Counter,
+    /// 1 while the controller serves this sidecar.
+    pub(crate) controller_connected: Gauge,
+    state_changed: Gauge,
+    overflow: Arc<str>,
     starts_without_state: Counter,
     access_log: Option<AccessLog>,
+    tracer: Option<Tracer>,
+    /// Who listens.
+    pub(crate) taps: Taps,
     registry: Registry,
 }
 
 impl Telemetry {
-    /// With or without an access log.
-    pub(crate) fn new(access_log: Option<AccessLog>) -> Self {
-        let mut registry = Registry::with_prefix("isthmus_sidecar");
-        let requests = Family::default();
+    /// With or without an access log and traces.
+    pub(crate) fn new(access_log: Option<AccessLog>, tracer: Option<Tracer>) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let requests = counters();
         let durations: Family<FrontendLabel, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS_S));
         let (connections, connections_open) = (Family::default(), Family::default());
         let endpoint_connects = Family::default();
-        let (endpoint_retries, mirrors, redirect_loops) = (Family::default(), Family::default(), Family::default());
+        let (endpoint_retries, mirrors) = (Family::default(), Family::default());
+        let (redirect_loops, endpoint_ejections) = (counters(), counters());
+        let (controller_connected, state_changed) = (Gauge::default(), Gauge::default());
         let (pass_through_bytes, starts_without_state) = (Counter::default(), Counter::default());
         registry.register(
             "starts_without_state",
@@ -129,32 +161,96 @@ impl Telemetry {
         registry.register("connections_open", "Client connections that are open", connections_open.clone());
         registry.register("endpoint_connects", "Attempts to connect to endpoints", endpoint_connects.clone());
         registry.register("endpoint_retries", "Requests sent again: not processed, or as the route wants", endpoint_retries.clone());
+        registry.register("endpoint_ejections", "Endpoints left out for a while because they failed", endpoint_ejections.clone());
         registry.register("mirrors", "Copies of requests", mirrors.clone());
         registry.register("redirect_loops", "Redirects of a request to itself", redirect_loops.clone());
         registry.register("pass_through_bytes", "Bytes passed through, both directions", pass_through_bytes.clone());
+        registry.register("controller_connected", "1: the controller serves this sidecar", controller_connected.clone());
+        registry.register_with_unit(
+            "state_changed_timestamp",
+            "When the state in force last changed",
+            Unit::Seconds,
+            state_changed.clone(),
+        );
         let dropped = access_log.as_ref().map(AccessLog::dropped).unwrap_or_default();
+        let spans_dropped = tracer.as_ref().map(Tracer::dropped).unwrap_or_default();
+        registry.register(
+            "spans_dropped",
+            "Spans that were dropped because the collector does not take them, or not in time",
+            spans_dropped,
+        );
         registry.register("access_log_dropped", "Access log lines that were dropped because the log was full", dropped);
         Self {
-            requests,
-            durations,
+            requests: Capped::new(requests),
+            durations: Capped::new(durations),
             connections,
             connections_open,
             endpoint_connects,
             endpoint_retries,
+            endpoint_ejections: Capped::new(endpoint_ejections),
             mirrors,
-            redirect_loops,
+            redirect_loops: Capped::new(redirect_loops),
             pass_through_bytes,
+            controller_connected,
+            state_changed,
+            overflow: OVERFLOW.into(),
             starts_without_state,
             access_log,
+            tracer,
+            taps: Taps::default(),
             registry,
         }
     }
 
-    /// The metrics in Prometheus' text format.
-    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+    /// The metrics in Prometheus' text format, with what is in force now.
+    pub(crate) fn encode(&self, snapshot: &Snapshot, own_connections: usize, now_ms: u64) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        let mut now = Registry::with_prefix(PREFIX);
+        state::register(&mut now, snapshot, own_connections, now_ms);
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &now)?;
+        encode_eof(&mut text)?;
         Ok(text)
+    }
+
+    /// One sample of every metric, with the names of its labels as their values.
+    pub(crate) fn sample() -> Result<String, std::fmt::Error> {
+        let telemetry = Arc::new(Self::new(None, None));
+        let name = |name: &str| -> Arc<str> { name.into() };
+        let requests = RequestLabels {
+            frontend: name("frontend"),
+            route: name("route"),
+            rule: name("rule"),
+            backend: name("backend"),
+            source_cluster: name("source_cluster"),
+            status: 200,
+            reason: "reason",
+        };
+        telemetry.requests.of(&requests, || requests.clone()).inc();
+        let frontend = FrontendLabel { frontend: name("frontend") };
+        telemetry.durations.of(&frontend, || frontend.clone()).observe(0.0);
+        drop(telemetry.connection(ConnectionKind::Http1));
+        telemetry.endpoint_connect("connected");
+        telemetry.retry("route");
+        telemetry.ejection(&name("backend"));
+        telemetry.redirect_loop(&name("route"));
+        telemetry.mirror("answered");
+        let mut text = telemetry.encode(&Snapshot::default(), 0, 0)?;
+        text += &state::sample()?;
+        Ok(text)
+    }
+
+    /// Takes note that another state is in force.
+    pub(crate) fn state_changed(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.state_changed.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an endpoint that is left out for a while.
+    pub(crate) fn ejection(&self, backend: &Arc<str>) {
+        self.endpoint_ejections
+            .of(&BackendLabel { backend: Arc::clone(backend) }, || BackendLabel { backend: Arc::clone(&self.overflow) })
+            .inc();
     }
 
     /// Counts a client connection for as long as the guard lives.
@@ -183,7 +279,8 @@ impl Telemetry {
 
     /// Counts a redirect of a request to itself.
     pub(crate) fn redirect_loop(&self, route: &Arc<str>) {
-        self.redirect_loops.get_or_create(&RouteLabel { route: Arc::clone(route) }).inc();
+        let labels = RouteLabel { route: Arc::clone(route) };
+        self.redirect_loops.of(&labels, || RouteLabel { route: Arc::clone(&self.overflow) }).inc();
     }
 
     /// Counts a copy of a request.
@@ -194,6 +291,37 @@ impl Telemetry {
     /// Counts bytes passed through.
     pub(crate) fn pass_through(&self, bytes: u64) {
         self.pass_through_bytes.inc_by(bytes);
+    }
+}
+
+/// What makes counters that are registered before they are capped.
+fn counters<S: Clone + Eq + Hash>() -> Family<S, Counter, fn() -> Counter> {
+    Family::new_with_constructor(Counter::default)
+}
+
+/// A metric with no more than [`SERIES_MAX`] series, and one that stands for all others.
+#[derive(Debug)]
+struct Capped<S, M, C = fn() -> M> {
+    family: Family<S, M, C>,
+    series: AtomicUsize,
+}
+
+impl<S: Clone + Eq + Hash, M, C: MetricConstructor<M>> Capped<S, M, C> {
+    fn new(family: Family<S, M, C>) -> Self {
+        Self { family, series: AtomicUsize::new(0) }
+    }
+
+    /// The series of these labels, or that of `overflow` if there are too many.
+    fn of(&self, labels: &S, overflow: impl FnOnce() -> S) -> MappedRwLockReadGuard<'_, M> {
+        if let Some(known) = self.family.get(labels) {
+            return known;
+        }
+        // Two who come at once may both count: the maximum is one of memory, not of arithmetic.
+        if self.series.load(Relaxed) >= SERIES_MAX {
+            return self.family.get_or_create(&overflow());
+        }
+        self.series.fetch_add(1, Relaxed);
+        self.family.get_or_create(labels)
     }
 }
 
@@ -213,6 +341,7 @@ pub(crate) struct Record {
     telemetry: Arc<Telemetry>,
     began: Instant,
     told: Told,
+    place: Option<trace::Place>,
 }
 
 /// What an access log line says.
@@ -283,16 +412,21 @@ impl Record {
         let mut told = Told::new(frontend, empty);
         told.method = Some(head.method.clone());
         told.protocol = if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
-        if telemetry.access_log.is_some() {
+        if telemetry.access_log.is_some() || telemetry.tracer.is_some() || telemetry.taps.is_any() {
             head.uri.path().clone_into(&mut told.path);
         }
-        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told }
+        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None }
+    }
+
+    /// Takes the request into its trace, if there are traces.
+    pub(crate) fn trace(&mut self, headers: &mut ::http::HeaderMap, random: impl FnMut() -> u64) {
+        self.place = self.telemetry.tracer.as_ref().map(|tracer| tracer.begin(headers, random));
     }
 
     /// A connection of which nothing but its bytes is known.
     pub(crate) fn stream(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, protocol: &'static str) -> Self {
         let told = Told { protocol, ..Told::new(frontend, empty) };
-        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told }
+        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None }
     }
 
     /// A connection was made, or refused for a reason.
@@ -332,9 +466,23 @@ impl Drop for Record {
             status: told.status,
             reason: told.reason,
         };
-        self.telemetry.requests.get_or_create(&labels).inc();
+        let telemetry = &self.telemetry;
+        let overflow = || Arc::clone(&telemetry.overflow);
+        let overflowed = || RequestLabels {
+            frontend: overflow(),
+            route: overflow(),
+            rule: overflow(),
+            backend: overflow(),
+            source_cluster: overflow(),
+            ..labels.clone()
+        };
+        telemetry.requests.of(&labels, overflowed).inc();
         let frontend = FrontendLabel { frontend: Arc::clone(&told.frontend) };
-        self.telemetry.durations.get_or_create(&frontend).observe(told.total.as_secs_f64());
+        telemetry.durations.of(&frontend, || FrontendLabel { frontend: overflow() }).observe(told.total.as_secs_f64());
+        telemetry.taps.tell(told);
+        if let Some((tracer, place)) = telemetry.tracer.as_ref().zip(self.place.take()) {
+            tracer.tell(place, told);
+        }
         if let Some(log) = &self.telemetry.access_log {
             log.tell(told.clone());
         }

@@ -21,10 +21,11 @@ use tracing::{debug, error};
 use crate::config::Limits;
 use crate::connect::Connector;
 use crate::connection;
+use crate::endpoint::Outcome;
 use crate::listener::{self, Accepted, Listener};
 use crate::passthrough::PassThroughs;
 use crate::pool::Pool;
-use crate::snapshot::{Live, LiveFrontend, Snapshot};
+use crate::snapshot::{Live, LiveBackend, LiveEndpoint, LiveFrontend, Snapshot};
 use crate::telemetry::Telemetry;
 
 /// What all workers share.
@@ -84,6 +85,13 @@ impl Worker {
     /// A uniform random number.
     pub(crate) fn random(&self) -> u64 {
         self.generator.borrow_mut().random()
+    }
+
+    /// Notes what became of a request or connection to an endpoint.
+    pub(crate) fn note(&self, backend: &LiveBackend, endpoint: &LiveEndpoint, outcome: Outcome) {
+        if backend.note(endpoint, outcome, self.now_ms(), || self.random()) {
+            self.shared.telemetry.ejection(&backend.name);
+        }
     }
 
     /// Milliseconds since the process began.

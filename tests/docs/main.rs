@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::metrics::metrics;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
@@ -172,4 +174,17 @@ fn has_test(path: &[String], text: &str, name: &str) -> bool {
     let tail = path.len().checked_sub(modules.len()).and_then(|start| path.get(start..));
     let is_test = |before: &str| before.trim_end().trim_end_matches("async").trim_end().ends_with(']');
     tail.is_some_and(|tail| tail == modules) && text.split_once(&function).is_some_and(|(before, _)| is_test(before))
+}
+
+#[test]
+fn the_page_of_metrics_is_what_the_programs_have() {
+    let sidecar = metrics(&sidecar::sample_metrics().expect("metrics"));
+    let controller = metrics(&controller::admin::sample_metrics().expect("metrics"));
+    assert!(sidecar.len() > 15 && controller.len() > 10, "{sidecar:?} {controller:?}");
+    let made = tests::metrics::page(&sidecar, &controller);
+    let place = root().join("target/metrics.md");
+    if page("metrics.md") != made {
+        fs::write(&place, made).expect("written");
+        panic!("docs/metrics.md is older than the programs: replace it by {}", place.display());
+    }
 }

@@ -31,3 +31,4 @@ mod store;
 mod streams;
 mod telemetry;
 mod timeouts;
+mod traces;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests are written in: manifests as short as they can be, a lab made of them, questions asked from its pods.
 
 pub mod load;
+pub mod metrics;
 pub mod yaml;
 
 use std::collections::BTreeMap;

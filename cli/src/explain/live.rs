@@ -12,8 +12,6 @@ use serde_json::Value;
 
 use crate::kubernetes;
 
-/// Where a sidecar's own state is told, inside the pod.
-const ADMIN_PORT: u16 = 15000;
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A client's pod.
@@ -66,7 +64,8 @@ impl Pod {
     /// Asks its sidecar, by a port forward.
     pub(super) async fn held(&self, world: &World, explanation: &Explanation, namespace: &str) -> anyhow::Result<Held> {
         let name = format!("{namespace}/{}", self.name);
-        let config = kubernetes::get_json(&self.pods, &self.name, ADMIN_PORT, "/config").await.context("its sidecar")?;
+        let config =
+            kubernetes::get_json(&self.pods, &self.name, kubernetes::SIDECAR_ADMIN_PORT, "/config").await.context("its sidecar")?;
         let frontends = config["frontends"].as_array().map(Vec::as_slice).unwrap_or_default();
         let frontend = frontends.iter().find(|frontend| frontend["name"] == explanation.frontend.as_str());
         let held = frontend.and_then(|frontend| Some(frontend["version"].as_str()?.to_owned()));

@@ -39,6 +39,12 @@ impl Inbox {
         std::mem::take(&mut state.names)
     }
 
+    /// Names of a kind that are in it.
+    #[must_use]
+    pub fn names(&self, kind: Kind) -> Vec<String> {
+        self.state.lock().names.iter().filter(|(of, _)| *of == kind).map(|(_, name)| name.clone()).collect()
+    }
+
     /// What was taken out has been answered.
     pub fn done(&self) {
         self.state.lock().is_busy = false;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use proto::{resources as wire, type_url};
+use routing::api::{ObjectKey, ObjectKind};
 use routing::model::{FrontendId, ServiceRef};
 use routing::world::{Touched, World};
 
@@ -16,6 +17,19 @@ use crate::revision::Revision;
 struct Entry {
     resource: Arc<Resource>,
     backends: BTreeSet<String>,
+    /// Of a frontend.
+    routes: Vec<RouteVersion>,
+    /// Of a VIP: the frontend.
+    leads_to: Option<String>,
+}
+
+/// A route that somebody sees.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct RouteVersion {
+    /// Which.
+    pub key: ObjectKey,
+    /// Its `metadata.generation`.
+    pub generation: i64,
 }
 
 /// What clients of different namespaces see under one name: routes of their own namespace replace the producer's (GEP-1294).
@@ -28,8 +42,12 @@ struct Scoped {
 }
 
 impl Scoped {
+    fn entry(&self, namespace: &str) -> Option<&Arc<Entry>> {
+        self.consumers.get(namespace).or(self.everybody.as_ref())
+    }
+
     fn of(&self, namespace: &str) -> Option<&Arc<Resource>> {
-        Some(&self.consumers.get(namespace).or(self.everybody.as_ref())?.resource)
+        Some(&self.entry(namespace)?.resource)
     }
 
     fn is_empty(&self) -> bool {
@@ -199,7 +217,13 @@ impl Shown {
             let encoded = |namespace: &str| {
                 let frontend = world.frontend(&id, namespace)?;
                 let resource = resource(id.to_string(), type_url::FRONTEND, &wire::Frontend::from(&frontend));
-                Some(Arc::new(Entry { resource, backends: frontend.backend_ids().map(ToString::to_string).collect() }))
+                let backends = frontend.backend_ids().map(ToString::to_string).collect();
+                let kind = ObjectKind::Route(frontend.kind);
+                let routes = frontend.routes.into_iter().map(|route| RouteVersion {
+                    key: ObjectKey { kind, namespace: route.namespace, name: route.name },
+                    generation: route.generation,
+                });
+                Some(Arc::new(Entry { resource, backends, routes: routes.collect(), leads_to: None }))
             };
             let scoped = scoped(world, &id, encoded);
             if !scoped.is_empty() {
@@ -242,7 +266,8 @@ impl Shown {
         for vip in world.addresses(service) {
             let name = vip.address().to_string();
             let resource = resource(name.clone(), type_url::VIP, &wire::Vip::from(&vip));
-            let encoded = Arc::new(Entry { resource, backends: BTreeSet::new() });
+            let encoded =
+                Arc::new(Entry { resource, backends: BTreeSet::new(), routes: Vec::new(), leads_to: Some(vip.frontend.to_string()) });
             let scoped = scoped(world, &vip.frontend, |namespace| world.has_route(&vip.frontend, namespace).then(|| Arc::clone(&encoded)));
             if !scoped.is_empty() {
                 before.entry(name.clone()).or_default();
@@ -262,6 +287,24 @@ impl Shown {
             Kind::Frontend => self.frontends.get(name)?.of(namespace),
             Kind::Backend => self.backends.get(name).filter(|_| self.reads(namespace, name)),
         }
+    }
+
+    /// Routes that anybody sees, one that is seen in several places several times.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &RouteVersion> {
+        let entries = self.frontends.values().flat_map(|scoped| scoped.everybody.iter().chain(scoped.consumers.values()));
+        entries.flat_map(|entry| &entry.routes)
+    }
+
+    /// The version of a frontend that clients of a namespace see, and its routes.
+    pub(super) fn routes_of(&self, frontend: &str, namespace: &str) -> Option<(&str, &[RouteVersion])> {
+        let entry = self.frontends.get(frontend)?.entry(namespace)?;
+        Some((&entry.resource.version, &entry.routes))
+    }
+
+    /// The routes that clients of a namespace see behind a VIP.
+    pub(super) fn routes_behind(&self, vip: &str, namespace: &str) -> Option<&[RouteVersion]> {
+        let frontend = self.vips.get(vip)?.entry(namespace)?.leads_to.as_ref()?;
+        Some(self.routes_of(frontend, namespace)?.1)
     }
 
     /// Whether nothing that clients of a namespace see refers to it; whether it exists is not told then.

@@ -104,6 +104,12 @@ pub(super) fn sidecar(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Res
     if notes.flag("isthmus.dev/access-log")? == Some(true) {
         env.push(value("ISTHMUS_ACCESS_LOG", "-"));
     }
+    if let Some(traces) = settings.traces.as_ref()
+        && notes.flag("isthmus.dev/traces")? != Some(false)
+    {
+        env.push(value("ISTHMUS_OTLP_ENDPOINT", &traces.endpoint));
+        env.push(value("ISTHMUS_TRACE_SAMPLING", &traces.sampling.to_string()));
+    }
     let mut mounts = vec![json!({"name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true})];
     if mode == Mode::Exact {
         mounts.push(json!({"name": VOLUME, "mountPath": SOCKET_FOLDER}));

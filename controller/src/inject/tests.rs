@@ -9,7 +9,22 @@ fn settings(native: bool) -> Settings {
         ca: "PEM".to_owned(),
         native,
         ranges: vec!["10.96.0.0/12".to_owned()],
+        traces: None,
     }
+}
+
+#[test]
+fn spans_go_where_the_mesh_says_unless_the_pod_says_no() {
+    let traces = Some(Traces { endpoint: "http://collector:4317".to_owned(), sampling: 0.5 });
+    let settings = Settings { traces, ..settings(true) };
+    let named = |pod: &Value| {
+        let injected = injected(pod, &settings).to_string();
+        (injected.contains("http://collector:4317"), injected.contains(r#"{"name":"ISTHMUS_TRACE_SAMPLING","value":"0.5"}"#))
+    };
+    assert_eq!(named(&pod()), (true, true));
+    let mut without = pod();
+    without["metadata"]["annotations"] = json!({"isthmus.dev/traces": "false"});
+    assert_eq!(named(&without), (false, false));
 }
 
 fn enabled() -> BTreeMap<String, String> {

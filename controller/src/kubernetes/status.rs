@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, warn};
 
+use super::live::Verdicts;
 use super::{CALL_TIMEOUT, MANAGER, in_time};
 use crate::index::Index;
 use crate::status::{Place, entries, is_newer, is_ours};
@@ -88,11 +89,33 @@ impl Pending {
     }
 }
 
+/// What statuses are made of.
+pub(super) struct Facts {
+    pub(super) index: Arc<Index>,
+    pub(super) held: Held,
+    pub(super) verdicts: Arc<Verdicts>,
+}
+
+impl Facts {
+    /// What is to be written; none: no such object, or none that has a status of ours.
+    fn statuses(&self, key: &ObjectKey) -> Option<Vec<EntryStatus>> {
+        let mut statuses = self.index.status(key)?;
+        if let Some(verdict) = self.verdicts.of(key) {
+            for status in &mut statuses {
+                // Of a parent that it is not attached to there is nothing to be live.
+                if status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status) {
+                    status.conditions.push(verdict.clone());
+                }
+            }
+        }
+        Some(statuses)
+    }
+}
+
 /// Writes what [`Pending`] names while this replica leads.
 pub(super) struct StatusWriter {
     client: Client,
-    index: Arc<Index>,
-    held: Held,
+    facts: Facts,
     pending: Arc<Pending>,
     leadership: watch::Receiver<bool>,
     recorder: Recorder,
@@ -104,9 +127,9 @@ enum Outcome {
 }
 
 impl StatusWriter {
-    pub(super) fn new(client: Client, index: Arc<Index>, held: Held, pending: Arc<Pending>, leadership: watch::Receiver<bool>) -> Self {
+    pub(super) fn new(client: Client, facts: Facts, pending: Arc<Pending>, leadership: watch::Receiver<bool>) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
-        Self { client, index, held, pending, leadership, recorder }
+        Self { client, facts, pending, leadership, recorder }
     }
 
     pub(super) async fn run(mut self) {
@@ -121,7 +144,7 @@ impl StatusWriter {
                     return;
                 }
                 // What another leader left undone.
-                self.pending.add(self.held.lock().keys().cloned());
+                self.pending.add(self.facts.held.lock().keys().cloned());
             }
             let key = tokio::select! {
                 key = self.pending.take() => key,
@@ -151,8 +174,8 @@ impl StatusWriter {
     }
 
     async fn write(&self, key: &ObjectKey, pace: &mut tokio::time::Interval) -> Outcome {
-        let Some(held) = self.held.lock().get(key).cloned() else { return Outcome::Done };
-        let Some(statuses) = self.index.status(key) else { return Outcome::Done };
+        let Some(held) = self.facts.held.lock().get(key).cloned() else { return Outcome::Done };
+        let Some(statuses) = self.facts.statuses(key) else { return Outcome::Done };
         let place = Place::of(key.kind);
         if is_newer(place, &held.value, &statuses) {
             return Outcome::Done;
@@ -187,7 +210,7 @@ impl StatusWriter {
     /// What was written is what is there, until the watch says otherwise.
     fn keep(&self, key: &ObjectKey, before: &HeldStatus, written: DynamicObject) {
         let Ok(value) = serde_json::to_value(written) else { return };
-        let mut held = self.held.lock();
+        let mut held = self.facts.held.lock();
         if let Some(current) = held.get_mut(key)
             && current.text("resourceVersion") == before.text("resourceVersion")
         {

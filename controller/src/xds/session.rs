@@ -6,12 +6,13 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
 use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::Status;
 
 use crate::index::{Kind, Names, Resource, View};
-use crate::registry::Progress;
+use crate::registry::{Held, Progress};
 
 /// Above this a sidecar asks for more than any sidecar should.
 const NAMES_MAX: usize = 65_536;
@@ -78,6 +79,10 @@ struct Subscription {
     held: BTreeMap<String, String>,
     nonce_sent: u64,
     nonce_answered: u64,
+    /// Names that were told and not acknowledged, and when, by the nonce of their response.
+    unanswered: BTreeMap<u64, (Instant, Vec<String>)>,
+    /// Names of which the last answer was a rejection, and when they were told.
+    refused: BTreeMap<String, Instant>,
     rejected: Option<String>,
 }
 
@@ -153,12 +158,15 @@ impl Session {
         for ((kind, news), is_first) in news.iter_mut().zip(first_of_everything) {
             // A wildcard is answered even when there is nothing, so that the sidecar knows that there is nothing.
             if is_first || !news.new.is_empty() {
-                self.of(*kind).nonce_sent = answer(*kind, std::mem::take(&mut news.new), Vec::new());
+                let names = news.new.iter().map(|resource| resource.name.clone()).collect();
+                let nonce_sent = answer(*kind, std::mem::take(&mut news.new), Vec::new());
+                self.of(*kind).sent(nonce_sent, names);
             }
         }
         for (kind, news) in news.into_iter().rev() {
             if !news.gone.is_empty() {
-                self.of(kind).nonce_sent = answer(kind, Vec::new(), news.gone);
+                let nonce_sent = answer(kind, Vec::new(), news.gone);
+                self.of(kind).sent(nonce_sent, Vec::new());
             }
         }
         self.nonce = nonce;
@@ -174,6 +182,9 @@ impl Session {
             acknowledged: self.vips.asked && kinds.iter().all(|(_, subscription)| subscription.is_answered()),
             resources: kinds.iter().map(|(kind, subscription)| (kind.label(), subscription.told.len())).collect(),
             rejected: kinds.iter().filter_map(|(kind, subscription)| Some((kind.label(), subscription.rejected.clone()?))).collect(),
+            frontends: self.frontends.held(),
+            vips_unacknowledged: self.vips.unacknowledged().cloned().collect(),
+            routes_behind_since: [&self.vips, &self.frontends].into_iter().filter_map(Subscription::behind_since).min(),
         }
     }
 }
@@ -194,7 +205,43 @@ impl Subscription {
             known.ok_or_else(|| Status::invalid_argument(format!("response_nonce: {:?} was never sent", request.response_nonce)))?;
         self.nonce_answered = self.nonce_answered.max(nonce);
         self.rejected = request.error_detail.as_ref().map(|error| error.message.clone());
+        let later = self.unanswered.split_off(&(nonce + 1));
+        for (told, names) in std::mem::replace(&mut self.unanswered, later).into_values() {
+            for name in names {
+                if self.rejected.is_some() {
+                    self.refused.entry(name).or_insert(told);
+                } else {
+                    self.refused.remove(&name);
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// A response with these resources is on its way.
+    fn sent(&mut self, nonce: u64, names: Vec<String>) {
+        self.nonce_sent = nonce;
+        self.unanswered.insert(nonce, (Instant::now(), names));
+    }
+
+    fn unacknowledged(&self) -> impl Iterator<Item = &String> {
+        self.unanswered.values().flat_map(|(_, names)| names).chain(self.refused.keys())
+    }
+
+    /// Since when something is unacknowledged; none: nothing is.
+    fn behind_since(&self) -> Option<Instant> {
+        self.unanswered.values().map(|(told, _)| *told).chain(self.refused.values().copied()).min()
+    }
+
+    /// What was told, and whether it was acknowledged.
+    fn held(&self) -> Arc<[Held]> {
+        let unanswered: HashSet<&String> = self.unacknowledged().collect();
+        let held = |ByName(resource): &ByName| Held {
+            name: resource.name.clone(),
+            version: resource.version.clone(),
+            is_acknowledged: !unanswered.contains(&resource.name),
+        };
+        self.told.iter().map(held).collect()
     }
 
     fn subscribe(&mut self, kind: Kind, request: DeltaDiscoveryRequest) -> Result<Following, Status> {

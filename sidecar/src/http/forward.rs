@@ -55,10 +55,11 @@ pub(crate) async fn answer(
 ) -> Response<ResponseBody> {
     let shared = &connection.worker.shared;
     let in_flight = connection.meter.request();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     // One that asked for nothing else cannot be made to speak it.
     let client = client.filter(|_| head::upgrade(&parts).is_some());
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
+    record.trace(&mut parts.headers, || connection.worker.random());
     let began = Instant::now();
     let idle = shared.limits.stream_idle;
     if connection.is_loading() {

@@ -207,7 +207,7 @@ impl Prepared {
 
     pub(super) fn note(&self, worker: &Worker, endpoint: &LiveEndpoint, outcome: Outcome) {
         if let Some(backend) = self.backend() {
-            backend.note(endpoint, outcome, worker.now_ms(), || worker.random());
+            worker.note(backend, endpoint, outcome);
         }
     }
 

@@ -78,7 +78,7 @@ pub(crate) struct Judged {
 impl Used {
     fn judge(&mut self, outcome: Outcome) {
         if let Some(judged) = self.judged.take() {
-            judged.backend.note(&judged.endpoint, outcome, self.worker.now_ms(), || self.worker.random());
+            self.worker.note(&judged.backend, &judged.endpoint, outcome);
         }
     }
 }

@@ -69,7 +69,8 @@ fn write_all(queue: &Receiver<Told>, out: impl Write) {
     }
 }
 
-fn line(told: &Told) -> serde_json::Value {
+/// What is said of a request.
+pub(super) fn line(told: &Told) -> serde_json::Value {
     let since_epoch = told.time.duration_since(UNIX_EPOCH).unwrap_or_default();
     json!({
         "time_s": since_epoch.as_secs_f64(),

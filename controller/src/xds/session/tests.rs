@@ -157,3 +157,27 @@ fn an_unknown_type_or_nonce_ends_the_stream() {
     let answer = DeltaDiscoveryRequest { response_nonce: "7".to_owned(), ..ask(type_url::VIP, &[]) };
     assert!(session.request(answer).is_err());
 }
+
+#[test]
+fn a_frontend_is_held_and_then_acknowledged() {
+    let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::FRONTEND, &["f", "g"])]);
+    let answers = session.responses(&view(&[("v", "1")], &[("f", "1"), ("g", "1")], &[]));
+    let nonces: Vec<String> = answers.into_iter().map(|answer| answer.into_message().nonce).collect();
+    let state = |session: &Session| {
+        let mut held: Vec<String> =
+            session.progress().frontends.iter().map(|held| format!("{} {} {}", held.name, held.version, held.is_acknowledged)).collect();
+        held.sort();
+        (held, session.progress().vips_unacknowledged.len(), session.progress().routes_behind_since.is_some())
+    };
+    let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
+    assert_eq!(state(&session), (vec!["f 1 false".to_owned(), "g 1 false".to_owned()], 1, true));
+    session.request(answer(type_url::FRONTEND, &nonces[0])).expect("taken");
+    assert_eq!(state(&session), (vec!["f 1 true".to_owned(), "g 1 true".to_owned()], 1, true));
+    session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
+    assert_eq!(state(&session), (vec!["f 1 true".to_owned(), "g 1 true".to_owned()], 0, false));
+    session.changed([(Kind::Frontend, "f".to_owned())].into());
+    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "1")], &[])).remove(0).into_message().nonce;
+    let error = encoded::Status { code: 3, message: "f: rules: are missing".to_owned() };
+    session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::FRONTEND, &nonce) }).expect("taken");
+    assert_eq!(state(&session), (vec!["f 2 false".to_owned(), "g 1 true".to_owned()], 0, true), "a rejection is no acknowledgement");
+}

@@ -1,0 +1,198 @@
+//! Where routes are live: in how many of the sidecars that they concern, and which are behind.
+//!
+//! A route concerns a connected sidecar that follows one of its frontends and sees the route in it, or that has not acknowledged an address that
+//! leads there. It is live there once the sidecar has acknowledged the addresses, and the frontend in the form that contains this generation
+//! of the route. A sidecar that does not follow the frontend asks for it when it is dialled, and waits for it.
+
+use std::collections::BTreeMap;
+
+use routing::api::{ObjectKey, ObjectKind};
+use routing::model::RouteKind;
+use serde::{Deserialize, Serialize};
+
+use crate::index::Index;
+use crate::registry::Connected;
+
+/// Sidecars that are named as behind, of each route.
+pub const LAGGING_MAX: usize = 10;
+
+/// How far a generation of a route has come.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Live {
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Connected sidecars that it concerns.
+    pub sidecars: usize,
+    /// Those that have acknowledged it.
+    pub live: usize,
+    /// Some of the others, at most [`LAGGING_MAX`].
+    pub lagging: Vec<Lagging>,
+}
+
+/// A sidecar that has not acknowledged what concerns it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Lagging {
+    /// Namespace of its pod.
+    pub namespace: String,
+    /// Name of its pod.
+    pub pod: String,
+    /// For so long.
+    pub behind_s: u64,
+    /// What it says against it; empty: nothing yet.
+    pub rejected: String,
+}
+
+/// By route.
+pub type Lives = BTreeMap<ObjectKey, Live>;
+
+/// A route and how far it has come, as it is told to others.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RouteLive {
+    /// Kind of the route.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// How far it has come.
+    #[serde(flatten)]
+    pub live: Live,
+}
+
+/// How far every attached route has come among these sidecars.
+#[must_use]
+pub fn lives(index: &Index, sidecars: &[Connected]) -> Lives {
+    index.look_at_routes(|routes| {
+        let mut lives: Lives =
+            routes.all().map(|route| (route.key.clone(), Live { generation: route.generation, ..Live::default() })).collect();
+        for sidecar in sidecars {
+            // One route may have several frontends: it is live where all of them are.
+            let mut concerned: BTreeMap<&ObjectKey, bool> = BTreeMap::new();
+            for held in sidecar.progress.frontends.iter() {
+                let Some((version, seen)) = routes.seen(&held.name, &sidecar.node.namespace) else { continue };
+                let is_live = held.is_acknowledged && held.version == version;
+                for route in seen {
+                    *concerned.entry(&route.key).or_insert(true) &= is_live;
+                }
+            }
+            for vip in sidecar.vips_behind() {
+                for route in routes.behind(&vip, &sidecar.node.namespace).unwrap_or_default() {
+                    concerned.insert(&route.key, false);
+                }
+            }
+            for (key, is_live) in concerned {
+                if let Some(live) = lives.get_mut(key) {
+                    live.count(is_live, || Lagging::of(sidecar));
+                }
+            }
+        }
+        lives
+    })
+}
+
+impl Live {
+    fn count(&mut self, is_live: bool, lagging: impl FnOnce() -> Lagging) {
+        self.sidecars += 1;
+        if is_live {
+            self.live += 1;
+        } else if self.lagging.len() < LAGGING_MAX {
+            self.lagging.push(lagging());
+        }
+    }
+
+    /// Whether every sidecar that it concerns has acknowledged it.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        self.live == self.sidecars
+    }
+
+    /// Adds what another replica's sidecars have come to. One that knows an earlier generation has sidecars that are behind.
+    pub fn merge(&mut self, other: &Self) {
+        let (newer, older) = if self.generation >= other.generation { (&*self, other) } else { (other, &*self) };
+        let counts = if newer.generation == older.generation { older.live } else { 0 };
+        let mut lagging = newer.lagging.clone();
+        lagging.extend(older.lagging.iter().take(LAGGING_MAX.saturating_sub(lagging.len())).cloned());
+        *self = Self { generation: newer.generation, sidecars: newer.sidecars + older.sidecars, live: newer.live + counts, lagging };
+    }
+}
+
+impl Lagging {
+    fn of(sidecar: &Connected) -> Self {
+        let rejected: Vec<String> = sidecar.progress.rejected.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
+        Self {
+            namespace: sidecar.node.namespace.clone(),
+            pod: sidecar.node.pod.clone(),
+            behind_s: sidecar.progress.routes_behind_since.map(|since| since.elapsed().as_secs()).unwrap_or_default(),
+            rejected: rejected.join("; "),
+        }
+    }
+}
+
+/// What is told to others.
+#[must_use]
+pub fn list(lives: Lives) -> Vec<RouteLive> {
+    let one =
+        |(key, live): (ObjectKey, Live)| RouteLive { kind: key.kind.as_str().to_owned(), namespace: key.namespace, name: key.name, live };
+    lives.into_iter().map(one).collect()
+}
+
+/// What others told; kinds that are not known here are left out.
+#[must_use]
+pub fn unlist(list: Vec<RouteLive>) -> Lives {
+    let kind = |name: &str| RouteKind::ALL.into_iter().map(ObjectKind::Route).find(|kind| kind.as_str() == name);
+    let one = |route: RouteLive| Some((ObjectKey { kind: kind(&route.kind)?, namespace: route.namespace, name: route.name }, route.live));
+    list.into_iter().filter_map(one).collect()
+}
+
+/// Adds what another replica told.
+pub fn merge(all: &mut Lives, others: Lives) {
+    for (key, other) in others {
+        match all.get_mut(&key) {
+            Some(live) => live.merge(&other),
+            None => {
+                all.insert(key, other);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(generation: i64, sidecars: usize, live: usize) -> Live {
+        let lagging = (live..sidecars).map(|number| Lagging { pod: format!("pod-{number}"), ..Lagging::default() });
+        Live { generation, sidecars, live, lagging: lagging.take(LAGGING_MAX).collect() }
+    }
+
+    #[test]
+    fn replicas_add_up() {
+        let mut one = live(3, 4, 4);
+        one.merge(&live(3, 2, 1));
+        assert_eq!((one.generation, one.sidecars, one.live, one.lagging.len()), (3, 6, 5, 1));
+        assert!(!one.is_everywhere());
+    }
+
+    #[test]
+    fn a_replica_that_knows_an_earlier_generation_has_sidecars_that_are_behind() {
+        for (mut one, other) in [(live(3, 4, 4), live(2, 2, 2)), (live(2, 2, 2), live(3, 4, 4))] {
+            one.merge(&other);
+            assert_eq!((one.generation, one.sidecars, one.live), (3, 6, 4));
+        }
+    }
+
+    #[test]
+    fn few_are_named() {
+        let mut one = live(1, 30, 0);
+        one.merge(&live(1, 30, 0));
+        assert_eq!((one.sidecars, one.lagging.len()), (60, LAGGING_MAX));
+    }
+
+    #[test]
+    fn what_is_told_is_what_is_read() {
+        let key = ObjectKey { kind: ObjectKind::Route(RouteKind::Grpc), namespace: "shop".to_owned(), name: "store".to_owned() };
+        let lives = Lives::from([(key, live(2, 3, 1))]);
+        let text = serde_json::to_string(&list(lives.clone())).expect("JSON");
+        assert_eq!(unlist(serde_json::from_str(&text).expect("a list")), lives);
+    }
+}
