@@ -59,7 +59,7 @@ $(PROTOCOLS)/venv/installed: tests/protocols/websocket/requirements.txt
 	$(PROTOCOLS)/venv/bin/pip install --quiet --requirement $<
 	touch $@
 
-observability: build ## dashboards and alerts, against a real Prometheus that scrapes the real sidecar (root; a Debian package)
+observability: build ## dashboards and alerts, against a real Prometheus that scrapes the real sidecar (root; Debian packages)
 	tests/observability/prepare target/observability
 	$(CARGO) run --locked -p isthmus-tests --example observability -- target/observability
 

@@ -26,6 +26,8 @@ pub enum Command {
     Explain(Explain),
     /// Find what in manifests would be refused, left out or never reached
     Lint(Lint),
+    /// Draw what leads where: frontends, routes, weights, backends, clusters, and what is broken
+    Graph(Graph),
     /// List routes: whether they are accepted, and in how many of the sidecars that they concern they are live
     Status(Status),
     /// List sidecars: who serves them, what they hold, and whether it is the newest state
@@ -185,6 +187,41 @@ pub struct Proxies {
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,
+}
+
+/// `graph`.
+#[derive(Args, Clone, Debug)]
+pub struct Graph {
+    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, of which --cluster names one; the cluster of the
+    /// kubeconfig if not given
+    #[arg(short, long)]
+    pub filename: Option<PathBuf>,
+    /// Name of the cluster in the ClusterSet whose sidecars' view is drawn
+    #[arg(long, default_value = "")]
+    pub cluster: String,
+    /// What is dialled in this namespace alone
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long, conflicts_with = "filename")]
+    pub context: Option<String>,
+    /// Namespace of the controller, whose settings count
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
+    /// What it is drawn as
+    #[arg(short, long, default_value = "svg")]
+    pub output: Picture,
+}
+
+/// `--output` of `graph`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Picture {
+    /// For a browser
+    Svg,
+    /// For Graphviz
+    Dot,
+    /// For programs
+    Json,
 }
 
 /// `status`.

@@ -5,6 +5,7 @@ pub mod config;
 mod demo;
 mod expected;
 mod explain;
+mod graph;
 mod inject;
 mod kubernetes;
 mod lint;
@@ -32,6 +33,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Command::Explain(asked) => explain::run(&asked),
         Command::Lint(lint) => lint::run(&lint),
         Command::Proxies(proxies) => proxies::run(&proxies),
+        Command::Graph(asked) => graph::run(&asked),
         Command::Status(status) => status::run(&status),
         Command::Tap(tap) => tap::run(&tap),
         Command::Version(version) => version::run(&version),

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use routing::graph::svg;
 use routing::world::Settings;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -57,6 +58,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/sidecars", get(sidecars))
         .route("/live", get(live))
+        .route("/graph", get(graph))
         .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/await", get(settled))
         .with_state(admin)
@@ -138,6 +140,19 @@ async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
         })
     });
     Json(list.collect())
+}
+
+/// What leads where, as a page that shows itself: no script, nothing from elsewhere. `namespace` chooses whose frontends.
+async fn graph(State(admin): State<Admin>, Query(drawn): Query<Drawn>) -> Html<String> {
+    let picture = svg(&admin.index.graph(drawn.namespace.as_deref()));
+    Html(format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Isthmus</title></head><body>\n{picture}</body></html>\n"
+    ))
+}
+
+#[derive(Deserialize)]
+struct Drawn {
+    namespace: Option<String>,
 }
 
 /// How far routes have come among the sidecars of this replica.

@@ -15,6 +15,7 @@ use prost::Message as _;
 use prost::bytes::Bytes;
 use proto::{type_url, xds};
 use routing::api::{Object, ObjectKey};
+use routing::graph::Graph;
 use routing::model::ServiceRef;
 use routing::status::EntryStatus;
 use routing::world::{Settings, Touched, World};
@@ -200,6 +201,12 @@ impl Index {
     #[must_use]
     pub fn disputes(&self) -> BTreeSet<(SocketAddr, ServiceRef, ServiceRef)> {
         self.state.lock().world.disputes()
+    }
+
+    /// What leads where, all of it or from one namespace's frontends.
+    #[must_use]
+    pub fn graph(&self, namespace: Option<&str>) -> Graph {
+        Graph::of(&self.state.lock().world, namespace)
     }
 
     /// A look at the routes that somebody sees now. Nothing changes meanwhile: it has to be short.

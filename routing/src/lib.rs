@@ -7,6 +7,7 @@ mod certificates;
 mod endpoints;
 pub mod explain;
 pub mod filter;
+pub mod graph;
 pub mod lint;
 pub mod locality;
 pub mod manifest;

@@ -6,6 +6,7 @@ pub(crate) mod faults;
 pub(crate) mod injection;
 pub(crate) mod install;
 pub(crate) mod lifecycle;
+pub(crate) mod live;
 pub(crate) mod location;
 pub(crate) mod manifests;
 pub(crate) mod measures;

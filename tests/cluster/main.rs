@@ -14,7 +14,7 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 28] = [
+const CASES: [Case; 30] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
@@ -23,6 +23,8 @@ const CASES: [Case; 28] = [
     ("system-roots", cases::routing::the_image_has_the_systems_authorities),
     ("proxies", cases::explain::every_proxy_is_listed),
     ("explain", cases::explain::three_ways_to_break_it),
+    ("live", cases::live::everybody_or_who_is_behind),
+    ("tap", cases::live::requests_are_shown),
     ("left-alone", cases::injection::who_is_left_alone),
     ("refused", cases::injection::mistakes_are_named),
     ("one-shot", cases::injection::by_ranges),

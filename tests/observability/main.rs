@@ -1,5 +1,5 @@
 //! A real Prometheus with our jobs' names, our rules and the queries of our dashboards, scraping a real sidecar and a real controller in network
-//! namespaces: `make observability`.
+//! namespaces, and the controller's page in a real browser: `make observability`.
 //!
 //! Usage: `observability FOLDER`, where `FOLDER` is what `prepare` made.
 //!
@@ -7,6 +7,7 @@
 //! mesh that is used, unless it is listed as one that should show nothing there.
 
 mod dashboards;
+mod picture;
 mod prometheus;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,7 @@ fn run(folder: &Path) -> anyhow::Result<()> {
     ensure!(!dashboards.is_empty(), "the dashboards have no queries");
     known(&dashboards, &manifests.join("prometheus-rules.yaml"))?;
     shows(&bed, &prometheus, &dashboards)?;
+    picture::look(&bed, folder)?;
     let rules = prometheus.rules()?;
     let broken: Vec<String> =
         rules.iter().filter(|rule| rule.health != "ok").map(|rule| format!("{}: {}", rule.name, rule.last_error)).collect();

@@ -58,7 +58,9 @@ pub(crate) fn beside_another_claimant(bed: &Bed) -> anyhow::Result<()> {
     bed.apply(EAST, &route(json!([gateway, reference("cart"), reference("store")])).to_string())?;
     let parents_now = eventually("both entries of ours", || {
         let parents = parents(bed, EAST, "claimed")?;
-        let generations = parents[1]["conditions"].as_array().into_iter().flatten().filter_map(|c| c["observedGeneration"].as_i64());
+        let conditions = parents[1]["conditions"].as_array().into_iter().flatten();
+        // Whether it is live is said later.
+        let generations = conditions.filter(|c| c["type"] != "isthmus.dev/Live").filter_map(|c| c["observedGeneration"].as_i64());
         ensure!(parents.len() == 3 && generations.eq([2, 2]), "{parents:?}");
         Ok(parents)
     })?;
