@@ -11,7 +11,7 @@ IMAGE_PROFILE ?= dev
 BED := tests/cluster/bed
 HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: help demo test check fmt clippy doc build static cost bench protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
+.PHONY: install help demo test check fmt clippy doc build static cost bench protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,18 @@ bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy fr
 	tests/bench/prepare target/bench
 	$(CARGO) build --locked --release --workspace --bins
 	$(CARGO) run --locked --release -p isthmus-tests --example bench -- run $(ARGS)
+
+PREFIX ?= /usr/local
+
+install: ## the program `isthmus` with manual pages, completions and kubectl-isthmus, below PREFIX (release build)
+	$(CARGO) build --locked --release -p isthmus-cli --bins
+	install -D target/release/isthmus $(DESTDIR)$(PREFIX)/bin/isthmus
+	ln -sf isthmus $(DESTDIR)$(PREFIX)/bin/kubectl-isthmus
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	target/release/isthmus man $(DESTDIR)$(PREFIX)/share/man/man1
+	target/release/isthmus completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/isthmus
+	target/release/isthmus completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_isthmus
+	target/release/isthmus completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/isthmus.fish
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
 	$(CARGO) build --locked --release --workspace --bins

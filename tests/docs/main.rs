@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::{CommandFactory as _, Parser as _};
 use tests::metrics::metrics;
 
 fn root() -> PathBuf {
@@ -187,4 +188,49 @@ fn the_page_of_metrics_is_what_the_programs_have() {
         fs::write(&place, made).expect("written");
         panic!("docs/metrics.md is older than the programs: replace it by {}", place.display());
     }
+}
+
+/// The commands of the program in a page: those in code blocks, whole, and those in a sentence.
+fn commands(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut blocks, mut inline) = (Vec::new(), Vec::new());
+    for (number, part) in text.split("```").enumerate() {
+        if number % 2 == 1 {
+            let lines = part.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line));
+            let lines = lines.filter(|line| line.starts_with("isthmus "));
+            blocks.extend(lines.map(|line| line.split(" #").next().unwrap_or(line).trim_end().to_owned()));
+        } else {
+            let quoted = part.split('`').skip(1).step_by(2);
+            inline.extend(quoted.filter(|text| text.starts_with("isthmus ") && !text.contains('\n')).map(str::to_owned));
+        }
+    }
+    (blocks, inline)
+}
+
+#[test]
+fn every_command_of_the_program_that_a_page_shows_is_one() {
+    let mut pages = vec![root().join("README.md"), root().join("manifests/observability/README.md")];
+    files(&root().join("docs"), "md", &mut pages);
+    let program = cli::config::Config::command();
+    let (mut whole, mut named) = (0, 0);
+    for path in pages {
+        let (blocks, inline) = commands(&fs::read_to_string(&path).expect("a page"));
+        for command in blocks {
+            let words = shell_words::split(&command).expect("words");
+            let parsed = cli::config::Config::try_parse_from(words);
+            assert!(parsed.is_ok(), "{}: {command}: {}", path.display(), parsed.err().expect("an error"));
+            whole += 1;
+        }
+        for command in inline {
+            let words: Vec<&str> = command.split(' ').collect();
+            let subcommand = program.find_subcommand(words[1]);
+            assert!(subcommand.is_some(), "{}: {command}: no such command", path.display());
+            let is_flag = |name: &str| subcommand.is_some_and(|sub| sub.get_arguments().any(|argument| argument.get_long() == Some(name)));
+            let flags =
+                words.iter().filter_map(|word| word.strip_prefix("--")).map(|flag| flag.split(['=', ']']).next().unwrap_or_default());
+            let unknown: Vec<&str> = flags.filter(|flag| !is_flag(flag) && *flag != "help").collect();
+            assert!(unknown.is_empty(), "{}: {command}: no such flags: {unknown:?}", path.display());
+            named += 1;
+        }
+    }
+    assert!(whole >= 5 && named >= 20, "the pages are understood: {whole}, {named}");
 }

@@ -4,13 +4,13 @@
 //! time is not. Everything runs on this machine, so compare only within one run.
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use http::Version;
 use lab::client::{Ask, Connection};
 use lab::lab::{Intercept, Options};
-use tests::{Bed, yaml};
+use tests::{Bed, collector, yaml};
 
 const STORE: &str = "store.default.svc.clusterset.local";
 const ROUNDS: usize = 5;
@@ -20,6 +20,8 @@ const IDLE_CONNECTIONS: usize = 256;
 fn main() -> anyhow::Result<()> {
     println!("bytes passed through, for comparison");
     pass_through()?;
+    println!("everything that observes, beside nothing of it");
+    observed()?;
     for without_access_log in [true, false] {
         println!("{}", if without_access_log { "without an access log" } else { "with an access log" });
         measure(Options { without_access_log, ..Options::default() })?;
@@ -34,13 +36,64 @@ fn pass_through() -> anyhow::Result<()> {
     rounds(&bed, &[Version::HTTP_11])
 }
 
-fn measure(options: Options) -> anyhow::Result<()> {
+/// A mesh in which everything observes, and one in which nothing does, in turn: access log, spans to a collector, somebody who listens at `/tap`, and a
+/// look at `/metrics` every second.
+fn observed() -> anyhow::Result<()> {
+    let off = store(Options { without_access_log: true, ..Options::default() })?;
+    let on = store(Options { sidecar_arguments: vec![format!("--otlp-endpoint={}", collector::ENDPOINT)], ..Options::default() })?;
+    let client = on.client()?;
+    let batches = collector::start(&on, &client)?;
+    // What is exported is taken in, so that nothing piles up; ends with the program.
+    std::thread::spawn(move || batches.into_iter().for_each(drop));
+    on.namespace(&client)?.spawn("observers", || {
+        let observed = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| runtime.block_on(observe()));
+        eprintln!("observers: {observed:?}");
+    })?;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for connections in [1, 32] {
+            let mut ratios = Vec::new();
+            for round in 0..=ROUNDS {
+                let [off, on] = [&off, &on].map(|bed| run(bed, bed.sidecar_pid(&bed.client()?)?, version, connections, REQUESTS));
+                // The first one warms up.
+                if round > 0 {
+                    ratios.push(on? / off?);
+                }
+            }
+            ratios.sort_by(f64::total_cmp);
+            let [least, .., most] = ratios[..] else { continue };
+            println!(
+                "  {version:?}, {connections:2} connections: {:.2} times (median of {ROUNDS} pairs; {least:.2} to {most:.2})",
+                ratios[ROUNDS / 2]
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Listens and looks until the program ends.
+async fn observe() -> anyhow::Result<()> {
+    let admin = |path: &str| format!("http://127.0.0.1:15000{path}");
+    let mut tap = reqwest::get(admin("/tap")).await?;
+    let mut scrape = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            line = tap.chunk() => ensure!(line?.is_some(), "the tap ended"),
+            _ = scrape.tick() => drop(reqwest::get(admin("/metrics")).await?.bytes().await?),
+        }
+    }
+}
+
+fn store(options: Options) -> anyhow::Result<Bed> {
     let files = [
         ("west/client.yaml", yaml::client("default")),
         ("west/apps.yaml", yaml::all(&[yaml::exported("store", "default", 1), yaml::exported("cart", "default", 1)])),
         ("west/route.yaml", yaml::route("store", "", &[yaml::import("store", "")], &[yaml::to_import("/cart", "cart")])),
     ];
-    let bed = Bed::start(&files, options)?;
+    Bed::start(&files, options)
+}
+
+fn measure(options: Options) -> anyhow::Result<()> {
+    let bed = store(options)?;
     let pid = bed.sidecar_pid(&bed.client()?)?;
     println!("  RSS idle: {} KiB", rss_kib(pid)?);
     rounds(&bed, &[Version::HTTP_11, Version::HTTP_2])?;

@@ -1,33 +1,20 @@
 //! Spans reach a collector and belong to the trace that the endpoint sees.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use lab::client::{Answer, Ask};
 use lab::lab::Options;
 use proto::otlp::any_value::Value;
-use proto::otlp::trace_service_server::{TraceService, TraceServiceServer};
-use proto::otlp::{ExportTraceServiceRequest, ExportTraceServiceResponse, Span};
+use proto::otlp::{ExportTraceServiceRequest, Span};
+use tests::collector::{self, ENDPOINT};
 use tests::{Bed, yaml};
-use tonic::transport::Server;
-use tonic::{Request, Response, Status};
 
 use super::store::{STORE, route};
 
 /// A batch is exported within this time.
 const EXPORTED_MAX: Duration = Duration::from_secs(10);
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7";
-
-/// A collector that hands on what it gets.
-struct Sink(Sender<ExportTraceServiceRequest>);
-
-#[tonic::async_trait]
-impl TraceService for Sink {
-    async fn export(&self, request: Request<ExportTraceServiceRequest>) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.send(request.into_inner()).map_err(|_| Status::unavailable("the test has ended"))?;
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
 
 /// A lab whose sidecars send spans to a collector beside the first client.
 fn traced(sampling: &str) -> (Bed, Receiver<ExportTraceServiceRequest>) {
@@ -36,17 +23,9 @@ fn traced(sampling: &str) -> (Bed, Receiver<ExportTraceServiceRequest>) {
         ("west/store.yaml", yaml::exported("store", "default", 1)),
         ("west/route.yaml", route(&[yaml::to_import("/cart", "store")])),
     ];
-    let arguments = ["--otlp-endpoint=http://127.0.0.1:4317".to_owned(), format!("--trace-sampling={sampling}")];
+    let arguments = [format!("--otlp-endpoint={ENDPOINT}"), format!("--trace-sampling={sampling}")];
     let bed = Bed::start(&files, Options { sidecar_arguments: arguments.into(), ..Options::default() }).expect("a lab");
-    let (sender, batches) = channel();
-    let client = bed.client().expect("a client");
-    let serve = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let server = Server::builder().add_service(TraceServiceServer::new(Sink(sender)));
-        // Ends with the program: its namespace is the test's own.
-        runtime.block_on(server.serve("127.0.0.1:4317".parse().expect("an address"))).expect("serves");
-    };
-    bed.namespace(&client).expect("a namespace").spawn("collector", serve).expect("a thread");
+    let batches = collector::start(&bed, &bed.client().expect("a client")).expect("a collector");
     (bed, batches)
 }
 
@@ -118,7 +97,7 @@ fn a_trace_can_begin_here_and_a_collector_that_is_away_harms_nothing() {
         ("west/store.yaml", yaml::exported("store", "default", 1)),
         ("west/route.yaml", route(&[yaml::to_import("/cart", "store")])),
     ];
-    let arguments = ["--otlp-endpoint=http://127.0.0.1:4317".to_owned(), "--trace-sampling=1".to_owned()];
+    let arguments = [format!("--otlp-endpoint={ENDPOINT}"), "--trace-sampling=1".to_owned()];
     let bed = Bed::start(&files, Options { sidecar_arguments: arguments.into(), ..Options::default() }).expect("a lab");
     let answer = ask(&bed, "/cart", None);
     assert_eq!(answer.status, 200);

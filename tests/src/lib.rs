@@ -1,5 +1,6 @@
 //! What the end-to-end tests are written in: manifests as short as they can be, a lab made of them, questions asked from its pods.
 
+pub mod collector;
 pub mod load;
 pub mod metrics;
 pub mod yaml;

@@ -62,6 +62,8 @@ pub(crate) fn main_job(bed: &Bed) -> anyhow::Result<()> {
     ensure!(parents.as_array().map(Vec::len) == Some(1), "{parents}");
     ensure!(parents[0]["parentRef"] == route["spec"]["parentRefs"][0], "{parents}");
     ensure!(parents[0]["controllerName"] == "isthmus.dev/mesh", "{parents}");
+    // Where it is live is said as soon as it is known.
+    let conditions: Vec<Value> = conditions.into_iter().filter(|condition| condition[0] != "isthmus.dev/Live").collect();
     ensure!(conditions == [json!(["Accepted", "True", "Accepted", 1]), json!(["ResolvedRefs", "True", "ResolvedRefs", 1])], "{parents}");
     Ok(())
 }
