@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::say::say;
+
 /// A service mesh for Multi-Cluster Services.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "isthmus", version)]
@@ -77,12 +79,12 @@ pub enum Output {
 impl Output {
     /// Prints a value in this form.
     pub(crate) fn say(self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-        match self {
-            Self::Text => print!("{}", text()),
-            Self::Json => println!("{}", serde_json::to_string_pretty(value)?),
-            Self::Yaml => print!("{}", serde_saphyr::to_string(value)?),
-        }
-        Ok(())
+        say(&match self {
+            Self::Text => text(),
+            Self::Json => serde_json::to_string_pretty(value)? + "\n",
+            // More may follow: each is a document of its own.
+            Self::Yaml => format!("---\n{}", serde_saphyr::to_string(value)?),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 use routing::graph::{Graph, dot, svg};
 
 use crate::config::{Graph as Config, Picture};
+use crate::say::say;
 use crate::{kubernetes, objects};
 
 /// Draws it to standard output.
@@ -20,10 +21,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     };
     objects.faults.iter().for_each(|fault| eprintln!("{fault}; it counts as absent"));
     let graph = Graph::of(&objects.world, config.namespace.as_deref());
-    match config.output {
-        Picture::Svg => print!("{}", svg(&graph)),
-        Picture::Dot => print!("{}", dot(&graph)),
-        Picture::Json => println!("{}", serde_json::to_string_pretty(&graph)?),
-    }
-    Ok(())
+    say(&match config.output {
+        Picture::Svg => svg(&graph),
+        Picture::Dot => dot(&graph),
+        Picture::Json => serde_json::to_string_pretty(&graph)? + "\n",
+    })
 }

@@ -130,7 +130,8 @@ pub(crate) async fn ask_controllers<T: DeserializeOwned>(
 ) -> anyhow::Result<(Vec<(String, T)>, Vec<String>)> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let replicas = pods.list(&ListParams::default().labels(&format!("app.kubernetes.io/name={MANAGER}"))).await?.items;
-    let replicas: Vec<String> = replicas.iter().filter(|pod| is_running(pod)).map(Pod::name_any).collect();
+    // Those that are ending still serve sidecars.
+    let replicas: Vec<String> = replicas.iter().filter(|pod| runs(pod)).map(Pod::name_any).collect();
     ensure!(!replicas.is_empty(), "no controller runs in namespace {namespace}: --controller-namespace");
     let (mut answers, mut unasked) = (Vec::new(), Vec::new());
     for name in replicas {
@@ -144,7 +145,11 @@ pub(crate) async fn ask_controllers<T: DeserializeOwned>(
 }
 
 pub(crate) fn is_running(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none() && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    pod.metadata.deletion_timestamp.is_none() && runs(pod)
+}
+
+fn runs(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
 /// How the controller reads objects: by the arguments of its Deployment.

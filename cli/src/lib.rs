@@ -12,6 +12,7 @@ mod lint;
 mod objects;
 mod proxies;
 mod request;
+mod say;
 mod shell;
 mod status;
 mod table;

@@ -15,7 +15,10 @@ use crate::table::table;
 /// A sidecar as a controller sees it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct Connected {
+    // Said once, by who contains it.
+    #[serde(skip_serializing)]
     namespace: String,
+    #[serde(skip_serializing)]
     pod: String,
     cluster: String,
     node: String,

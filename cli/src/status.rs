@@ -21,12 +21,14 @@ use crate::table::table;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A route.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 struct Route {
     kind: &'static str,
     namespace: String,
     name: String,
     generation: i64,
+    /// The generation that its status speaks of.
+    observed: i64,
     /// What is wrong with it, by its own status: empty if it is accepted whole.
     refused: Vec<String>,
     /// Where it is live; none: no controller knows it as attached to anything.
@@ -47,15 +49,28 @@ pub(crate) fn run(config: &Status) -> anyhow::Result<()> {
     runtime.block_on(async {
         let client = kubernetes::client(config.context.as_ref()).await?;
         let asked = Asked::new(config, client.default_namespace())?;
-        let mut said = None;
+        let mut said: Option<Vec<Route>> = None;
         loop {
-            let (routes, unasked) = look(&client, config, &asked).await?;
+            let looked = look(&client, config, &asked).await;
+            let (routes, unasked) = match looked {
+                Ok(looked) => looked,
+                // What passes is waited for.
+                Err(error) if config.watch && said.is_some() => {
+                    eprintln!("{error:#}");
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             unasked.iter().for_each(|why| eprintln!("{why}; its sidecars are missing here"));
-            if let Some(name) = asked.name.as_ref().filter(|_| routes.is_empty()) {
-                bail!("no route of this name in namespace {}: {name}", asked.namespace.as_deref().unwrap_or("(any)"));
+            let is_missing = asked.name.is_some() && routes.is_empty();
+            if let Some(name) = asked.name.as_ref().filter(|_| is_missing && !config.watch) {
+                bail!("no route of ours of this name in namespace {}: {name}", asked.namespace.as_deref().unwrap_or("(any)"));
             }
-            let is_well = unasked.is_empty() && routes.iter().all(Route::is_well);
-            if said.as_ref() != Some(&routes) {
+            let is_well = !is_missing && unasked.is_empty() && routes.iter().all(Route::is_well);
+            // How long somebody has been behind is no news by itself.
+            let is_news = said.as_ref().is_none_or(|said| !said.iter().map(Route::timeless).eq(routes.iter().map(Route::timeless)));
+            if is_news {
                 config.output.say(&routes, || text(&routes))?;
                 said = Some(routes);
             }
@@ -95,8 +110,17 @@ fn kind_of(text: &str) -> anyhow::Result<RouteKind> {
 }
 
 impl Route {
+    /// Accepted and live everywhere, in the generation that the object has.
     fn is_well(&self) -> bool {
-        self.refused.is_empty() && self.live.as_ref().is_none_or(Live::is_everywhere)
+        let is_newest = |live: &Live| live.generation == self.generation && live.is_everywhere();
+        self.refused.is_empty() && self.observed == self.generation && self.live.as_ref().is_some_and(is_newest)
+    }
+
+    /// All of it but for how long somebody has been behind.
+    fn timeless(&self) -> Self {
+        let mut timeless = self.clone();
+        timeless.live.iter_mut().flat_map(|live| &mut live.lagging).for_each(|lagging| lagging.behind_s = 0);
+        timeless
     }
 }
 
@@ -116,7 +140,8 @@ async fn look(client: &Client, config: &Status, asked: &Asked) -> anyhow::Result
             }
             let live = lives.remove(&ObjectKey { kind: ObjectKind::Route(kind), namespace: namespace.clone(), name: name.clone() });
             let generation = object.metadata.generation.unwrap_or_default();
-            routes.push(Route { kind: kind.as_str(), namespace, name, generation, refused: refused(&ours), live });
+            let (observed, refused) = (observed(&ours), refused(&ours));
+            routes.push(Route { kind: kind.as_str(), namespace, name, generation, observed, refused, live });
         }
     }
     routes.sort_by(|one, other| (&one.namespace, &one.name, one.kind).cmp(&(&other.namespace, &other.name, other.kind)));
@@ -127,6 +152,13 @@ async fn look(client: &Client, config: &Status, asked: &Asked) -> anyhow::Result
 fn ours(status: &Value) -> Vec<&Value> {
     let parents = status["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
     parents.iter().filter(|parent| parent["controllerName"] == CONTROLLER_NAME).collect()
+}
+
+/// The generation of which everything has been said that the rest depends on.
+fn observed(parents: &[&Value]) -> i64 {
+    let conditions = parents.iter().filter_map(|parent| parent["conditions"].as_array()).flatten();
+    let accepted = conditions.filter(|condition| condition["type"] == "Accepted");
+    accepted.filter_map(|condition| condition["observedGeneration"].as_i64()).min().unwrap_or_default()
 }
 
 /// What is wrong by conditions that are about the route itself.
@@ -151,8 +183,16 @@ fn text(routes: &[Route]) -> String {
             route.namespace.clone(),
             format!("{}/{}", route.kind.to_lowercase(), route.name),
             route.generation.to_string(),
-            if route.refused.is_empty() { "yes".to_owned() } else { "no".to_owned() },
-            live.map_or_else(|| "-".to_owned(), |live| format!("{}/{}", live.live, live.sidecars)),
+            match (route.refused.is_empty(), route.observed == route.generation) {
+                (_, false) => "not yet".to_owned(),
+                (true, true) => "yes".to_owned(),
+                (false, true) => "no".to_owned(),
+            },
+            match live {
+                Some(live) if live.generation == route.generation => format!("{}/{}", live.live, live.sidecars),
+                Some(live) => format!("{}/{} of generation {}", live.live, live.sidecars, live.generation),
+                None => "-".to_owned(),
+            },
             live.and_then(|live| Some(behind(live, live.lagging.first()?)))
                 .into_iter()
                 .chain(route.refused.clone())
@@ -202,7 +242,8 @@ mod tests {
         assert_eq!(refused, ["RefNotPermitted: no grant"]);
         let lagging = vec![Lagging { namespace: "shop".to_owned(), pod: "web".to_owned(), behind_s: 12, ..Lagging::default() }];
         let live = Some(Live { generation: 2, sidecars: 3, live: 1, lagging });
-        let route = Route { kind: "HTTPRoute", namespace: "shop".to_owned(), name: "store".to_owned(), generation: 2, refused, live };
+        let route =
+            Route { kind: "HTTPRoute", namespace: "shop".to_owned(), name: "store".to_owned(), generation: 2, observed: 2, refused, live };
         assert!(!route.is_well());
         let text = text(&[route]);
         let line = text.lines().nth(1).expect("a row");

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::config::{Output, Tap};
 use crate::kubernetes::{self, SIDECAR_ADMIN_PORT};
+use crate::say::say;
 
 /// Pods that are listened to at once.
 const PODS_MAX: usize = 64;
@@ -46,8 +47,10 @@ async fn listen(config: &Tap) -> anyhow::Result<bool> {
             Ok(line) => {
                 seen += 1;
                 match config.output {
-                    Output::Text => println!("{}", text(&pod, &line)),
-                    Output::Json | Output::Yaml => println!("{}", with_pod(&pod, line)),
+                    Output::Text => say(&(text(&pod, &line) + "\n"))?,
+                    // A line each: what reads it can do so while it goes on.
+                    Output::Json => say(&format!("{}\n", with_pod(&pod, line)))?,
+                    Output::Yaml => config.output.say(&with_pod(&pod, line), String::new)?,
                 }
             }
             Err(error) => {

@@ -5,14 +5,17 @@
 //! of the route. A sidecar that does not follow the frontend asks for it when it is dialled, and waits for it.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use routing::api::{ObjectKey, ObjectKind};
 use routing::model::RouteKind;
 use serde::{Deserialize, Serialize};
 
-use crate::index::Index;
-use crate::registry::Connected;
+use crate::index::{Index, RouteVersion, Routes};
+use crate::registry::{Connected, Unacknowledged};
 
+/// A sidecar that has come for the first time is of a pod that is being made for so long.
+const NEW_MAX: Duration = Duration::from_secs(10);
 /// Sidecars that are named as behind, of each route.
 pub const LAGGING_MAX: usize = 10;
 
@@ -62,27 +65,14 @@ pub struct RouteLive {
 /// How far every attached route has come among these sidecars.
 #[must_use]
 pub fn lives(index: &Index, sidecars: &[Connected]) -> Lives {
+    let newest = newest(sidecars);
     index.look_at_routes(|routes| {
         let mut lives: Lives =
             routes.all().map(|route| (route.key.clone(), Live { generation: route.generation, ..Live::default() })).collect();
-        for sidecar in sidecars {
-            // One route may have several frontends: it is live where all of them are.
-            let mut concerned: BTreeMap<&ObjectKey, bool> = BTreeMap::new();
-            for held in sidecar.progress.frontends.iter() {
-                let Some((version, seen)) = routes.seen(&held.name, &sidecar.node.namespace) else { continue };
-                let is_live = held.is_acknowledged && held.version == version;
-                for route in seen {
-                    *concerned.entry(&route.key).or_insert(true) &= is_live;
-                }
-            }
-            for vip in sidecar.vips_behind() {
-                for route in routes.behind(&vip, &sidecar.node.namespace).unwrap_or_default() {
-                    concerned.insert(&route.key, false);
-                }
-            }
-            for (key, is_live) in concerned {
+        for sidecar in newest.into_values() {
+            for (key, behind) in concerned(routes, sidecar) {
                 if let Some(live) = lives.get_mut(key) {
-                    live.count(is_live, || Lagging::of(sidecar));
+                    live.count(behind.map(|behind| Lagging::of(sidecar, behind)));
                 }
             }
         }
@@ -90,13 +80,53 @@ pub fn lives(index: &Index, sidecars: &[Connected]) -> Lives {
     })
 }
 
+/// A stream that broke without a word may still be there when its sidecar is back: the younger one counts.
+fn newest(sidecars: &[Connected]) -> BTreeMap<(&str, &str), &Connected> {
+    let mut newest: BTreeMap<(&str, &str), &Connected> = BTreeMap::new();
+    for sidecar in sidecars {
+        let place = newest.entry((&sidecar.node.namespace, &sidecar.node.pod)).or_insert(sidecar);
+        if sidecar.since > place.since {
+            *place = sidecar;
+        }
+    }
+    newest
+}
+
+/// The routes that concern a sidecar, and what it has not acknowledged of each. One may have several frontends: it is live where all are.
+fn concerned<'r>(routes: Routes<'r>, sidecar: &Connected) -> BTreeMap<&'r ObjectKey, Option<Unacknowledged>> {
+    let namespace = &sidecar.node.namespace;
+    let mut concerned: BTreeMap<&ObjectKey, Option<Unacknowledged>> = BTreeMap::new();
+    let mut add = |route: &'r RouteVersion, behind: Option<Unacknowledged>| {
+        let before = concerned.entry(&route.key).or_default();
+        *before = match (*before, behind) {
+            (Some(before), Some(behind)) => {
+                Some(Unacknowledged { told: before.told.min(behind.told), is_refused: before.is_refused || behind.is_refused })
+            }
+            (before, behind) => before.or(behind),
+        };
+    };
+    for held in sidecar.progress.frontends.iter() {
+        let Some((version, seen)) = routes.seen(&held.name, namespace) else { continue };
+        // A newer form is about to be told.
+        let now = (held.version != version).then(|| Unacknowledged { told: Instant::now(), is_refused: false });
+        seen.iter().for_each(|route| add(route, held.unacknowledged.or(now)));
+    }
+    // A pod that is only just being made obeys no earlier routes.
+    if sidecar.progress.is_returning || sidecar.since.elapsed() > NEW_MAX {
+        for (vip, behind) in sidecar.vips_behind() {
+            routes.behind(&vip, namespace).unwrap_or_default().iter().for_each(|route| add(route, Some(behind)));
+        }
+    }
+    concerned
+}
+
 impl Live {
-    fn count(&mut self, is_live: bool, lagging: impl FnOnce() -> Lagging) {
+    fn count(&mut self, lagging: Option<Lagging>) {
         self.sidecars += 1;
-        if is_live {
-            self.live += 1;
-        } else if self.lagging.len() < LAGGING_MAX {
-            self.lagging.push(lagging());
+        match lagging {
+            None => self.live += 1,
+            Some(lagging) if self.lagging.len() < LAGGING_MAX => self.lagging.push(lagging),
+            Some(_) => {}
         }
     }
 
@@ -117,13 +147,13 @@ impl Live {
 }
 
 impl Lagging {
-    fn of(sidecar: &Connected) -> Self {
-        let rejected: Vec<String> = sidecar.progress.rejected.iter().map(|(kind, why)| format!("{kind}: {why}")).collect();
+    fn of(sidecar: &Connected, behind: Unacknowledged) -> Self {
+        let rejected = sidecar.progress.rejected.iter().filter(|_| behind.is_refused);
         Self {
             namespace: sidecar.node.namespace.clone(),
             pod: sidecar.node.pod.clone(),
-            behind_s: sidecar.progress.routes_behind_since.map(|since| since.elapsed().as_secs()).unwrap_or_default(),
-            rejected: rejected.join("; "),
+            behind_s: behind.told.elapsed().as_secs(),
+            rejected: rejected.map(|(kind, why)| format!("{kind}: {why}")).collect::<Vec<_>>().join("; "),
         }
     }
 }

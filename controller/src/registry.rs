@@ -1,6 +1,6 @@
 //! Which sidecars are connected and whether they obey the newest state.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -40,10 +40,10 @@ pub struct Progress {
     pub frontends: Arc<[Held]>,
     /// Addresses that it was told and has not acknowledged.
     #[serde(skip)]
-    pub vips_unacknowledged: Arc<[String]>,
-    /// Since when an address or a frontend is not acknowledged; none: all are.
+    pub vips_unacknowledged: Arc<[(String, Unacknowledged)]>,
+    /// It came with what it held from an earlier stream: it is no pod that is only just being made.
     #[serde(skip)]
-    pub routes_behind_since: Option<Instant>,
+    pub is_returning: bool,
 }
 
 /// A resource that a sidecar was told.
@@ -53,8 +53,17 @@ pub struct Held {
     pub name: String,
     /// In which version.
     pub version: String,
-    /// Whether the sidecar has said that it obeys it.
-    pub is_acknowledged: bool,
+    /// What is to be said of it as long as the sidecar has not said that it obeys it.
+    pub unacknowledged: Option<Unacknowledged>,
+}
+
+/// Something that a sidecar was told and has not acknowledged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Unacknowledged {
+    /// When it was told.
+    pub told: Instant,
+    /// It has answered that it does not obey it.
+    pub is_refused: bool,
 }
 
 /// A connected sidecar.
@@ -76,10 +85,12 @@ impl Connected {
         self.progress.acknowledged && self.inbox.is_empty()
     }
 
-    /// Addresses of which it has not acknowledged what there is to be told.
+    /// Addresses of which it has not acknowledged what there is to be told; those that are only about to be told as of now.
     #[must_use]
-    pub fn vips_behind(&self) -> BTreeSet<String> {
-        self.progress.vips_unacknowledged.iter().cloned().chain(self.inbox.names(Kind::Vip)).collect()
+    pub fn vips_behind(&self) -> BTreeMap<String, Unacknowledged> {
+        let now = Unacknowledged { told: Instant::now(), is_refused: false };
+        let about_to_be = self.inbox.names(Kind::Vip).into_iter().map(|name| (name, now));
+        about_to_be.chain(self.progress.vips_unacknowledged.iter().cloned()).collect()
     }
 }
 

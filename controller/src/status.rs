@@ -48,8 +48,12 @@ pub(crate) fn is_ours(entry: &Value) -> bool {
 pub(crate) fn is_newer(place: Place, written: &Value, statuses: &[EntryStatus]) -> bool {
     let conditions =
         place.entries(Some(written)).iter().filter(|entry| is_ours(entry)).filter_map(|entry| entry.get("conditions")?.as_array());
-    let there = conditions.flatten().filter_map(|condition| condition.get("observedGeneration")?.as_i64()).max();
-    let ours = statuses.iter().flat_map(|status| &status.conditions).map(|condition| condition.observed_generation).max();
+    // Whether it is live is said later than the rest, and is nothing that the rest depends on.
+    let is_live = |condition: &&Value| condition.get("type").and_then(Value::as_str) == Some(LIVE);
+    let conditions = conditions.flatten().filter(|condition| !is_live(condition));
+    let there = conditions.filter_map(|condition| condition.get("observedGeneration")?.as_i64()).max();
+    let ours = statuses.iter().flat_map(|status| &status.conditions).filter(|condition| condition.kind != LIVE);
+    let ours = ours.map(|condition| condition.observed_generation).max();
     there.zip(ours).is_some_and(|(there, ours)| there > ours)
 }
 

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::model::{Addresses, BackendTarget, Frontend, FrontendId, Rule};
+use crate::model::{Addresses, BackendId, BackendTarget, BackendTls, Filter, Frontend, FrontendId, Rule};
+use crate::reason::Reason;
 use crate::world::World;
 pub use draw::{dot, svg};
 
@@ -149,27 +150,61 @@ impl Maker<'_> {
     fn rule(&mut self, route: &str, rule: &Rule) {
         let rule_name = rule.name.clone().unwrap_or_else(|| rule.index.to_string());
         let sum: u64 = rule.backends.iter().map(|backend| u64::from(backend.weight)).sum();
-        for backend in rule.backends.iter().filter(|backend| backend.weight > 0 || rule.backends.len() == 1) {
+        // Refused before a backend is chosen, or no backend can be.
+        let all_filters = rule.filters.iter().chain(rule.backends.iter().flat_map(|backend| &backend.filters));
+        for filter in all_filters {
+            if let Filter::Unsupported(what) = filter {
+                self.broken(route, &format!("rule {rule_name}"), what, Reason::UnsupportedFilter);
+            }
+        }
+        let is_answered = rule.filters.iter().any(|filter| matches!(filter, Filter::Redirect(_)));
+        if sum == 0 && !is_answered {
+            self.broken(
+                route,
+                &format!("rule {rule_name}"),
+                &format!("no backend of rule {rule_name} of {route} has a weight"),
+                Reason::NoBackend,
+            );
+        }
+        for filter_backend in rule.filter_backends() {
+            let name = self.node(NodeKind::Backend, &filter_backend.to_string(), "");
+            let trouble = self.endpoints(&name, filter_backend);
+            self.edge(route, &name, format!("rule {rule_name}: by a filter"), health(trouble), trouble.map_or("", Reason::label));
+        }
+        for backend in rule.backends.iter().filter(|backend| backend.weight > 0) {
             let share = (u64::from(backend.weight) * 100).checked_div(sum).unwrap_or_default();
             let label = if rule.backends.len() == 1 { format!("rule {rule_name}") } else { format!("rule {rule_name}: {share} %") };
             match &backend.target {
                 BackendTarget::Invalid(fault) => {
-                    let name = self.node(NodeKind::Backend, &format!("{} ({route})", fault.reason.as_str()), &fault.message);
-                    self.ill(&name);
-                    self.edge(route, &name, label, Health::Broken, "invalid_backend");
+                    self.broken(route, &label, &format!("{}: {}", fault.reason.as_str(), fault.message), Reason::InvalidBackend);
                 }
                 BackendTarget::Backend(id) => {
                     let name = self.node(NodeKind::Backend, &id.to_string(), "");
-                    let is_well = self.endpoints(&name, self.world.backend(id).map(|backend| backend.addresses));
-                    let (health, reason) = if is_well { (Health::Well, "") } else { (Health::Broken, "no_endpoint") };
-                    self.edge(route, &name, label, health, reason);
+                    let trouble = self.endpoints(&name, id);
+                    self.edge(route, &name, label, health(trouble), trouble.map_or("", Reason::label));
                 }
             }
         }
     }
 
-    /// The clusters of a backend's endpoints; whether there are any.
-    fn endpoints(&mut self, backend: &str, addresses: Option<Addresses>) -> bool {
+    /// A way that ends with an answer of the sidecar's own.
+    fn broken(&mut self, route: &str, label: &str, what: &str, reason: Reason) {
+        let name = self.node(NodeKind::Backend, what, reason.sentence());
+        self.ill(&name);
+        self.edge(route, &name, label.to_owned(), Health::Broken, reason.label());
+    }
+
+    /// The clusters of a backend's endpoints; why none of them can be spoken to, if that is so.
+    fn endpoints(&mut self, backend: &str, id: &BackendId) -> Option<Reason> {
+        let known = self.world.backend(id);
+        if let Some(BackendTls::Broken(why)) = known.as_ref().and_then(|known| known.tls.as_ref()) {
+            self.ill(backend);
+            if let Some(node) = self.nodes.get_mut(backend) {
+                node.detail.clone_from(why);
+            }
+            return Some(Reason::TlsUnusable);
+        }
+        let addresses = known.map(|known| known.addresses);
         let mut clusters: BTreeMap<String, usize> = BTreeMap::new();
         match addresses {
             Some(Addresses::Endpoints(endpoints)) => {
@@ -187,7 +222,7 @@ impl Maker<'_> {
             if let Some(node) = self.nodes.get_mut(backend) {
                 "no ready endpoint".clone_into(&mut node.detail);
             }
-            return false;
+            return Some(Reason::NoEndpoint);
         }
         let counts: Vec<String> = clusters.iter().map(|(cluster, count)| format!("{count} {cluster}").trim_end().to_owned()).collect();
         if let Some(node) = self.nodes.get_mut(backend) {
@@ -199,7 +234,7 @@ impl Maker<'_> {
             let plural = if count == 1 { "" } else { "s" };
             self.edge(backend, &name, format!("{count} endpoint{plural}"), Health::Well, "");
         }
-        true
+        None
     }
 
     fn node(&mut self, kind: NodeKind, label: &str, detail: &str) -> String {
@@ -233,8 +268,8 @@ impl Maker<'_> {
                 let own = self.edges.range_mut((id.clone(), String::new())..).take_while(|((from, _), _)| *from == id);
                 for ((_, to), flow) in own {
                     let target = self.nodes.get(to).map(|node| node.health).unwrap_or_default();
+                    healths.extend(flow.healths.iter().map(|health| target.min(*health)));
                     flow.healths.insert(target);
-                    healths.extend(flow.healths.iter().copied());
                 }
                 if let Some(node) = self.nodes.get_mut(&id) {
                     node.health = together(&healths);
@@ -252,6 +287,10 @@ impl Maker<'_> {
         };
         Graph { nodes, edges: self.edges.into_iter().map(edge).collect() }
     }
+}
+
+fn health(trouble: Option<Reason>) -> Health {
+    if trouble.is_some() { Health::Broken } else { Health::Well }
 }
 
 fn together(healths: &BTreeSet<Health>) -> Health {

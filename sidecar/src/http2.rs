@@ -6,9 +6,11 @@ pub(crate) mod client;
 mod gather;
 pub(crate) mod server;
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
 use ::http::HeaderMap;
 use ::http::header::CONTENT_LENGTH;
@@ -20,6 +22,12 @@ use crate::http::head;
 
 /// Bytes of one stream's body that wait to be written.
 const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// What small DATA frames that nobody takes in may cost beyond their bytes, as the library reckons: 256 less their length each. A connection that exceeds it
+/// ends; some twenty streams of messages of 20 bytes stay below it when nobody reads them.
+const FRAME_OVERHEAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Streams that were reset here and of which frames may still come; what comes for one that is forgotten counts against the peer.
+const RESET_STREAMS_MAX: usize = 1024;
 
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +54,18 @@ impl Error {
         matches!(self, Self::Stream(error) if error.reason() == Some(Reason::REFUSED_STREAM))
     }
 
-    /// A stream above the last one of a GOAWAY was never processed (RFC 9113 section 6.8).
+    /// A stream above the last one of a GOAWAY was never processed, whatever its reason (RFC 9113 section 6.8); those below it never fail for it.
     pub(crate) fn is_going_away(&self) -> bool {
-        matches!(self, Self::Stream(error) if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR))
+        matches!(self, Self::Stream(error) if error.is_go_away() && error.is_remote())
+    }
+
+    /// Whether it is the connection that ended, and not this one stream.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Stream(error) => error.is_io() || error.is_go_away(),
+            Self::Io(_) => true,
+            Self::Body(_) => false,
+        }
     }
 }
 
@@ -58,13 +75,40 @@ pub(crate) struct Body {
     stream: RecvStream,
     hint: SizeHint,
     has_data: bool,
+    /// What is still being sent to who answers, if that is so.
+    upload: Option<Rc<Upload>>,
+}
+
+/// The rest of a request that has been answered before it was sent whole.
+#[derive(Default)]
+struct Upload {
+    is_abandoned: Cell<bool>,
+    sender: Cell<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("is_abandoned", &self.is_abandoned).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Body {
+    /// Nobody wants the answer any more: then the request is not sent on either, so that the stream can end.
+    fn drop(&mut self) {
+        if let Some(upload) = self.upload.take().filter(|_| !self.stream.is_end_stream()) {
+            upload.is_abandoned.set(true);
+            if let Some(sender) = upload.sender.take() {
+                sender.wake();
+            }
+        }
+    }
 }
 
 impl Body {
     fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
         // That it is a number, and that the data comes to it, is seen to by the library.
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        Self { stream, hint: length.map_or_else(SizeHint::default, SizeHint::with_exact), has_data: true }
+        Self { stream, hint: length.map_or_else(SizeHint::default, SizeHint::with_exact), has_data: true, upload: None }
     }
 }
 
@@ -124,6 +168,15 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync
 
     /// Ready once all of it is on its way, or it cannot be sent any more: then the stream has been reset.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let sent = ready!(self.poll_frames(context));
+        if sent.is_err() {
+            // Nothing, if it is over already.
+            self.stream.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Poll::Ready(sent)
+    }
+
+    fn poll_frames(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             if let Some((data, is_last)) = self.waiting.take() {
                 // No more room is claimed than is needed to begin: a stream that claims and does not send would starve the others.
@@ -157,7 +210,8 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.waiting = Some((data, self.body.is_end_stream())),
                     Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
+                        if let Ok(mut trailers) = frame.into_trailers() {
+                            complete(&mut trailers, None);
                             self.stream.reserve_capacity(0);
                             self.stream.send_trailers(trailers)?;
                             return Poll::Ready(Ok(()));

@@ -207,7 +207,8 @@ impl Stream {
                 false if error.was_refused() => Failure::Refused,
                 false => Failure::Lost,
             };
-            if error.is_going_away() {
+            // One that takes no request takes none of the next ones either.
+            if is_unsent || error.is_going_away() {
                 self.0.usage.retired.set(true);
             }
             SendError { error: Cause::Http2(error), failure }
@@ -249,6 +250,14 @@ impl Cause {
         match self {
             Self::Http1(error) => error.is_protocol(),
             Self::Http2(error) => error.is_protocol(),
+        }
+    }
+
+    /// Whether the connection ended, and not this one exchange on it.
+    pub(crate) fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Http1(_) => true,
+            Self::Http2(error) => error.is_of_connection(),
         }
     }
 

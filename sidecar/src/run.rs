@@ -23,6 +23,9 @@ use crate::telemetry::{AccessLog, Telemetry, trace};
 use crate::worker::{self, Shared, Start, WorkerHandle};
 use crate::{drain, interception};
 
+/// When everything else has ended, what is left of tasks has so long.
+const TASKS_MAX: Duration = Duration::from_secs(5);
+
 /// Runs until SIGTERM or SIGINT and the drain that follows.
 ///
 /// # Errors
@@ -98,8 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     stop.cancel();
     // Those who listen would keep the admin port from ending.
     shared.telemetry.taps.close();
-    tasks.close();
-    tasks.wait().await;
+    end(&tasks).await;
     // The access log's writer ends when nobody can tell it anything any more.
     drop((shared, workers, answers));
     join(threads.into_iter().chain(writer));
@@ -122,6 +124,14 @@ fn start_workers(listeners: Vec<Vec<Listener>>, shared: &Arc<Shared>, stop: &Can
     });
     let threads = starts.collect::<std::io::Result<_>>().context("worker")?;
     Ok((workers, threads))
+}
+
+/// Who reads nothing at the admin port does not keep the process.
+async fn end(tasks: &TaskTracker) {
+    tasks.close();
+    if tokio::time::timeout(TASKS_MAX, tasks.wait()).await.is_err() {
+        tracing::warn!("somebody at the admin port does not read its answer");
+    }
 }
 
 /// The threads have been told to end; one that panicked has said so itself.

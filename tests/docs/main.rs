@@ -216,8 +216,9 @@ fn every_command_of_the_program_that_a_page_shows_is_one() {
         let (blocks, inline) = commands(&fs::read_to_string(&path).expect("a page"));
         for command in blocks {
             let words = shell_words::split(&command).expect("words");
-            let parsed = cli::config::Config::try_parse_from(words);
-            assert!(parsed.is_ok(), "{}: {command}: {}", path.display(), parsed.err().expect("an error"));
+            if let Err(error) = cli::config::Config::try_parse_from(words) {
+                panic!("{}: {command}: {error}", path.display());
+            }
             whole += 1;
         }
         for command in inline {

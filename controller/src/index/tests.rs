@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::live::lives;
-use crate::registry::{Held, Node, Progress, Registry};
+use crate::registry::{Held, Node, Progress, Registry, Unacknowledged};
 
 const NAMESPACES: [&str; 3] = ["shop", "buyers", "others"];
 
@@ -189,19 +189,25 @@ fn what_is_kept_up_to_date_is_what_would_be_made_anew() {
 fn a_route_is_live_where_its_frontend_and_its_address_are_acknowledged() {
     let index = with(&[import("store", "10.0.0.1"), import("cart", "10.0.0.2"), route("shop", "store", "/")]);
     let registry = Arc::<Registry>::default();
-    let joined = ["shop", "shop", "others"].map(|namespace| {
+    let joined = [("shop", "a"), ("shop", "b"), ("others", "c")].map(|(namespace, pod)| {
         let member = member(&index, namespace);
         told(&member);
-        let node = Node { namespace: namespace.to_owned(), pod: format!("pod-{namespace}"), ..Node::default() };
+        let node = Node { namespace: namespace.to_owned(), pod: pod.to_owned(), ..Node::default() };
         let entry = registry.add(node, Arc::clone(member.inbox()));
         (member, entry)
     });
     let all = |kind| joined[0].0.look(|view| view.all(kind).cloned().collect::<Vec<_>>());
     let frontend = all(Kind::Frontend).remove(0);
     let vip = all(Kind::Vip).remove(0).name.clone();
-    let held = |version: &str, is_acknowledged| Held { name: frontend.name.clone(), version: version.to_owned(), is_acknowledged };
+    let told_now = Unacknowledged { told: std::time::Instant::now(), is_refused: false };
+    let held = |version: &str, is_acknowledged: bool| Held {
+        name: frontend.name.clone(),
+        version: version.to_owned(),
+        unacknowledged: (!is_acknowledged).then_some(told_now),
+    };
     let say = |number: usize, frontends: &[Held], vips: &[String]| {
-        let progress = Progress { frontends: frontends.into(), vips_unacknowledged: vips.into(), ..Progress::default() };
+        let vips = vips.iter().map(|vip| (vip.clone(), told_now)).collect();
+        let progress = Progress { frontends: frontends.into(), vips_unacknowledged: vips, is_returning: true, ..Progress::default() };
         joined[number].1.progress(progress);
     };
     let seen = || {
@@ -212,12 +218,12 @@ fn a_route_is_live_where_its_frontend_and_its_address_are_acknowledged() {
     say(0, &[held(&frontend.version, true)], &[]);
     assert_eq!(seen(), (1, 1, vec![]));
     say(1, &[held(&frontend.version, false)], &[]);
-    assert_eq!(seen(), (1, 2, vec!["pod-shop".to_owned()]), "told, not acknowledged");
+    assert_eq!(seen(), (1, 2, vec!["b".to_owned()]), "told, not acknowledged");
     say(1, &[held("an older one", true)], &[]);
-    assert_eq!(seen(), (1, 2, vec!["pod-shop".to_owned()]), "what it acknowledged is older");
+    assert_eq!(seen(), (1, 2, vec!["b".to_owned()]), "what it acknowledged is older");
     say(1, &[held(&frontend.version, true)], &[]);
     say(2, &[], &[vip]);
-    assert_eq!(seen(), (2, 3, vec!["pod-others".to_owned()]), "its connections would pass by");
+    assert_eq!(seen(), (2, 3, vec!["c".to_owned()]), "its connections would pass by");
     say(2, &[], &[]);
     assert_eq!(seen(), (2, 2, vec![]), "it asks for the frontend when it is dialled");
     // A consumer's own routes take the place of the producer's (GEP-1294): the producer's concern it no more.

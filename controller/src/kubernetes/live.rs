@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use routing::api::ObjectKey;
 use routing::status::{Condition, LIVE};
 use tokio::sync::watch;
-use tracing::debug;
+use tracing::warn;
 
 use super::status::Pending;
 use super::{CALL_TIMEOUT, in_time};
@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const BEHIND_MIN: Duration = Duration::from_secs(10);
 /// What was said of a generation is said for this time at least.
 const VERDICT_MIN: Duration = Duration::from_secs(10);
+/// A replica that ends or begins fails a few times; then it is said, once.
+const FAILURES_SAID: u32 = 10;
 /// Another replica that does not answer within this time is asked again later.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -116,18 +118,32 @@ impl Looker {
     pub(super) async fn run(mut self) {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut failures = 0_u32;
         loop {
             if !*self.leadership.borrow() {
                 self.verdicts.clear();
                 if self.leadership.wait_for(|leads| *leads).await.is_err() {
                     return;
                 }
+                // Where a leader is new, sidecars may be on their way back.
+                tokio::time::sleep(BEHIND_MIN).await;
             }
             tick.tick().await;
             match self.look().await {
-                Ok(lives) => self.pending.add(self.verdicts.judge(&lives, Instant::now())),
+                Ok(lives) => {
+                    failures = 0;
+                    self.pending.add(self.verdicts.judge(&lives, Instant::now()));
+                }
                 // Without all of them nothing new can be said.
-                Err(error) => debug!(error = format!("{error:#}"), "another replica cannot be asked"),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if failures == FAILURES_SAID {
+                        warn!(
+                            error = format!("{error:#}"),
+                            "another replica cannot be asked: {LIVE} is not kept up to date. Does a NetworkPolicy forbid it?"
+                        );
+                    }
+                }
             }
         }
     }
@@ -136,7 +152,7 @@ impl Looker {
     async fn look(&self) -> anyhow::Result<Lives> {
         let peers = self.peers().await?;
         let mut all = lives(&self.index, &self.registry.sidecars());
-        let http = reqwest::Client::builder().timeout(PEER_TIMEOUT).build()?;
+        let http = reqwest::Client::builder().timeout(PEER_TIMEOUT).no_proxy().build()?;
         for peer in peers {
             let answer = http.get(format!("http://{peer}/live")).send().await.with_context(|| peer.to_string())?;
             let list: Vec<RouteLive> = answer.error_for_status()?.json().await.with_context(|| peer.to_string())?;

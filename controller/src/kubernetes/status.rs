@@ -103,7 +103,11 @@ impl Facts {
         if let Some(verdict) = self.verdicts.of(key) {
             for status in &mut statuses {
                 // Of a parent that it is not attached to there is nothing to be live.
-                if status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status) {
+                // Nor has an object of that name that was made anew come as far as the one before.
+                let is_of = |condition: &Condition| {
+                    condition.kind == "Accepted" && condition.status && condition.observed_generation >= verdict.observed_generation
+                };
+                if status.conditions.iter().any(is_of) {
                     status.conditions.push(verdict.clone());
                 }
             }

@@ -3,7 +3,7 @@
 //! Invariant: a name that is followed has been told its newest version, or its absence, as soon as [`Session::responses`] returns.
 
 use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +12,10 @@ use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::Status;
 
 use crate::index::{Kind, Names, Resource, View};
-use crate::registry::{Held, Progress};
+use crate::registry::{Held, Progress, Unacknowledged};
 
+/// Of what a sidecar says against resources so much is kept.
+const REJECTION_CHARS_MAX: usize = 1024;
 /// Above this a sidecar asks for more than any sidecar should.
 const NAMES_MAX: usize = 65_536;
 
@@ -84,6 +86,10 @@ struct Subscription {
     /// Names of which the last answer was a rejection, and when they were told.
     refused: BTreeMap<String, Instant>,
     rejected: Option<String>,
+    /// Names that the next response stands for without containing them: the sidecar holds them from an earlier stream, and its answer says that they
+    /// are in force.
+    taken_over: Vec<String>,
+    is_returning: bool,
 }
 
 /// A resource that is found by its name.
@@ -158,7 +164,8 @@ impl Session {
         for ((kind, news), is_first) in news.iter_mut().zip(first_of_everything) {
             // A wildcard is answered even when there is nothing, so that the sidecar knows that there is nothing.
             if is_first || !news.new.is_empty() {
-                let names = news.new.iter().map(|resource| resource.name.clone()).collect();
+                let mut names = std::mem::take(&mut self.of(*kind).taken_over);
+                names.extend(news.new.iter().map(|resource| resource.name.clone()));
                 let nonce_sent = answer(*kind, std::mem::take(&mut news.new), Vec::new());
                 self.of(*kind).sent(nonce_sent, names);
             }
@@ -183,8 +190,8 @@ impl Session {
             resources: kinds.iter().map(|(kind, subscription)| (kind.label(), subscription.told.len())).collect(),
             rejected: kinds.iter().filter_map(|(kind, subscription)| Some((kind.label(), subscription.rejected.clone()?))).collect(),
             frontends: self.frontends.held(),
-            vips_unacknowledged: self.vips.unacknowledged().cloned().collect(),
-            routes_behind_since: [&self.vips, &self.frontends].into_iter().filter_map(Subscription::behind_since).min(),
+            vips_unacknowledged: self.vips.unacknowledged().into_iter().map(|(name, state)| (name.to_owned(), state)).collect(),
+            is_returning: self.vips.is_returning,
         }
     }
 }
@@ -204,14 +211,16 @@ impl Subscription {
         let nonce: u64 =
             known.ok_or_else(|| Status::invalid_argument(format!("response_nonce: {:?} was never sent", request.response_nonce)))?;
         self.nonce_answered = self.nonce_answered.max(nonce);
-        self.rejected = request.error_detail.as_ref().map(|error| error.message.clone());
+        // A sidecar says of everything that it rejects at the moment, by name, whichever response it answers.
+        let complaint = request.error_detail.as_ref().map(|error| error.message.as_str());
+        self.rejected = complaint.map(|complaint| complaint.chars().take(REJECTION_CHARS_MAX).collect());
+        let is_refused = |name: &str| complaint.is_some_and(|complaint| complaint.contains(&format!("{name}: ")));
+        self.refused.retain(|name, _| is_refused(name));
         let later = self.unanswered.split_off(&(nonce + 1));
         for (told, names) in std::mem::replace(&mut self.unanswered, later).into_values() {
             for name in names {
-                if self.rejected.is_some() {
+                if is_refused(&name) {
                     self.refused.entry(name).or_insert(told);
-                } else {
-                    self.refused.remove(&name);
                 }
             }
         }
@@ -224,22 +233,25 @@ impl Subscription {
         self.unanswered.insert(nonce, (Instant::now(), names));
     }
 
-    fn unacknowledged(&self) -> impl Iterator<Item = &String> {
-        self.unanswered.values().flat_map(|(_, names)| names).chain(self.refused.keys())
-    }
-
-    /// Since when something is unacknowledged; none: nothing is.
-    fn behind_since(&self) -> Option<Instant> {
-        self.unanswered.values().map(|(told, _)| *told).chain(self.refused.values().copied()).min()
+    /// What was told and is not acknowledged, told first and refused last.
+    fn unacknowledged(&self) -> HashMap<&str, Unacknowledged> {
+        let mut all = HashMap::new();
+        for (told, names) in self.unanswered.values() {
+            for name in names {
+                all.entry(name.as_str()).or_insert(Unacknowledged { told: *told, is_refused: false });
+            }
+        }
+        all.extend(self.refused.iter().map(|(name, told)| (name.as_str(), Unacknowledged { told: *told, is_refused: true })));
+        all
     }
 
     /// What was told, and whether it was acknowledged.
     fn held(&self) -> Arc<[Held]> {
-        let unanswered: HashSet<&String> = self.unacknowledged().collect();
+        let unacknowledged = self.unacknowledged();
         let held = |ByName(resource): &ByName| Held {
             name: resource.name.clone(),
             version: resource.version.clone(),
-            is_acknowledged: !unanswered.contains(&resource.name),
+            unacknowledged: unacknowledged.get(resource.name.as_str()).copied(),
         };
         self.told.iter().map(held).collect()
     }
@@ -253,12 +265,14 @@ impl Subscription {
                 self.follow_all(kind, &mut following);
             }
             self.due.extend(request.initial_resource_versions.keys().cloned());
+            self.is_returning = !request.initial_resource_versions.is_empty();
             self.held = request.initial_resource_versions.into_iter().collect();
         }
         for name in request.resource_names_unsubscribe {
             self.names.remove(&name);
             self.absent.remove(&name);
             self.told.remove(name.as_str());
+            self.refused.remove(&name);
             following.less.insert((kind, name));
         }
         for name in request.resource_names_subscribe {
@@ -315,6 +329,7 @@ impl Subscription {
                     && (self.told.contains(name.as_str()) || held.contains_key(&name))
                     && view.is_withheld(kind, &name) => {}
                 None => {
+                    self.refused.remove(&name);
                     let was_there = self.told.remove(name.as_str()) || held.contains_key(&name);
                     let is_news = if self.names.contains(&name) { self.absent.insert(name.clone()) } else { was_there };
                     if is_news {
@@ -331,6 +346,8 @@ impl Subscription {
         let told = self.told.get(resource.name.as_str()).map(|told| &told.0.version).or_else(|| held.get(&resource.name));
         if told != Some(&resource.version) {
             news.new.push(Arc::clone(resource));
+        } else if !self.told.contains(resource.name.as_str()) && self.everything && self.nonce_sent == 0 {
+            self.taken_over.push(resource.name.clone());
         }
         self.absent.remove(&resource.name);
         self.told.replace(ByName(Arc::clone(resource)));

@@ -90,7 +90,7 @@ fn what_is_broken_says_why_and_impairs_what_leads_there() {
     assert_eq!(
         broken,
         [
-            ("Backend BackendNotFound (Route HTTPRoute shop/split)", "invalid_backend"),
+            ("Backend BackendNotFound: ServiceImport/shop/none does not exist", "invalid_backend"),
             ("Backend ServiceImport/shop/empty/80", "no_endpoint")
         ]
     );
@@ -109,4 +109,12 @@ fn a_consumer_sees_its_own_routes() {
 #[test]
 fn nothing_is_a_picture_too() {
     assert!(svg(&Graph::default()).contains("No route is attached to anything"));
+}
+
+#[test]
+fn a_rule_that_can_choose_nothing_is_broken() {
+    let graph = graph(vec![import("store"), slice("store", "east", "10.1.0.1"), route("shop", &[("store", 0)])]);
+    let reasons: Vec<&str> = graph.edges.iter().map(|edge| edge.reason).filter(|reason| !reason.is_empty()).collect();
+    assert_eq!(reasons, ["no_backend"], "{graph:?}");
+    assert_eq!(graph.nodes[0].health, Health::Broken);
 }

@@ -205,7 +205,7 @@ fn may_repeat(failed: &SendError, was_reused: bool, transport: Transport, prepar
     // In HTTP/2 a head can be acted upon before the first byte of its body.
     let is_unread = transport == Transport::Http1 && prepared.body.is_untouched();
     let is_harmless = prepared.parts.method.is_idempotent() || is_unread;
-    let ended = !failed.error.is_protocol() && !failed.error.is_own();
+    let ended = failed.error.is_of_connection() && !failed.error.is_protocol() && !failed.error.is_own();
     failed.failure != Failure::Lost || (was_reused && ended && is_harmless)
 }
 

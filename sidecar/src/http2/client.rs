@@ -8,13 +8,14 @@ use std::task::Poll;
 
 use ::http::{Method, Request, Response};
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::{Builder, SendRequest};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::gather::gather;
-use super::{Body, Error, SEND_BUFFER_BYTES_MAX, Sending, complete};
+use super::{Body, Error, FRAME_OVERHEAD_BYTES_MAX, RESET_STREAMS_MAX, SEND_BUFFER_BYTES_MAX, Sending, Upload, complete};
 use crate::http::body::Outgoing;
 
 /// Largest head of a response.
@@ -67,7 +68,11 @@ impl Connection {
             .initial_window_size(windows.stream_bytes)
             .initial_connection_window_size(windows.connection_bytes)
             .max_header_list_size(HEAD_BYTES_MAX)
-            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+            .data_frame_budget(FRAME_OVERHEAD_BYTES_MAX)
+            .max_concurrent_reset_streams(RESET_STREAMS_MAX)
+            // An endpoint is not to pay for clients that go away.
+            .max_local_error_reset_streams(None);
         let (stream, outlet) = gather(stream);
         let (sender, mut connection) = {
             let mut handshake = pin!(builder.handshake(stream));
@@ -124,16 +129,28 @@ impl Connection {
             Pin::new(&mut response).poll(context).map_err(Error::Stream)
         });
         let response = answered.await.map_err(|error| SendError { error, is_unsent: false })?;
-        if let Some(mut sending) = sending {
-            // Ends with the body, or with the stream.
-            tokio::task::spawn_local(async move {
-                if let Err(error) = poll_fn(|context| sending.poll(context)).await {
-                    debug!(%error, "the rest of a request");
-                }
-            });
-        }
         let (parts, stream) = response.into_parts();
-        let body = Body::new(stream, &parts.headers);
+        let mut body = Body::new(stream, &parts.headers);
+        if let Some(sending) = sending {
+            let upload = Rc::new(Upload::default());
+            body.upload = Some(Rc::clone(&upload));
+            // Ends with the body, with the stream, or when nobody wants the answer any more.
+            tokio::task::spawn_local(send_rest(sending, upload));
+        }
         Ok(Response::from_parts(parts, body))
+    }
+}
+
+async fn send_rest(mut sending: Sending<Outgoing>, upload: Rc<Upload>) {
+    let sent = poll_fn(|context| {
+        if upload.is_abandoned.get() {
+            sending.stream.send_reset(Reason::CANCEL);
+            return Poll::Ready(Ok(()));
+        }
+        upload.sender.set(Some(context.waker().clone()));
+        sending.poll(context)
+    });
+    if let Err(error) = sent.await {
+        debug!(%error, "the rest of a request");
     }
 }

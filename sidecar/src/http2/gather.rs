@@ -26,6 +26,8 @@ struct Gathering<S> {
     waiting: Vec<u8>,
     /// So much of it has been written.
     written: usize,
+    /// Something was written that the stream itself may keep back: TLS does.
+    needs_flush: bool,
 }
 
 /// The stream as the library sees it.
@@ -38,7 +40,7 @@ pub(super) struct Outlet<S>(Rc<RefCell<Gathering<S>>>);
 
 /// A stream, and what writes to it.
 pub(super) fn gather<S>(stream: S) -> (Gathered<S>, Outlet<S>) {
-    let gathering = Rc::new(RefCell::new(Gathering { stream, waiting: Vec::new(), written: 0 }));
+    let gathering = Rc::new(RefCell::new(Gathering { stream, waiting: Vec::new(), written: 0, needs_flush: false }));
     (Gathered(Rc::clone(&gathering)), Outlet(gathering))
 }
 
@@ -57,20 +59,22 @@ impl<S: AsyncWrite + Unpin> Outlet<S> {
 
 impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.waiting.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
         while !self.waiting.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.waiting[self.written..]))?;
             self.wrote(written)?;
         }
-        Pin::new(&mut self.stream).poll_flush(context)
+        if self.needs_flush {
+            ready!(Pin::new(&mut self.stream).poll_flush(context))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn wrote(&mut self, written: usize) -> io::Result<()> {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        self.needs_flush = true;
         self.written += written;
         if self.written >= self.waiting.len() {
             self.emptied();
@@ -101,6 +105,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
             }
             let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &all))?;
             if written > waiting {
+                self.needs_flush = true;
                 self.emptied();
                 return Poll::Ready(Ok(written - waiting));
             }
@@ -170,6 +175,46 @@ mod tests {
         let (read, ()) = tokio::join!(read, write_all(&mut gathered, &outlet, &parts));
         assert!(read == expected, "the bytes differ");
         assert!(outlet.0.borrow().waiting.capacity() <= KEPT_BYTES_MAX, "an idle connection keeps little");
+    }
+
+    /// Keeps what is written until it is flushed, and cannot flush at first.
+    #[derive(Default)]
+    struct Keeping {
+        kept: usize,
+        flushed: usize,
+        refusals: usize,
+    }
+
+    impl AsyncWrite for Keeping {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+            self.kept += buffer.len();
+            Poll::Ready(Ok(buffer.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.refusals > 0 {
+                self.refusals -= 1;
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            self.flushed = self.kept;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_keeps_back_is_flushed_however_often_that_takes() {
+        for size in [5, WAITING_BYTES_MAX + 1] {
+            let (gathered, outlet) = gather(Keeping { refusals: 3, ..Keeping::default() });
+            let slice = vec![0; size];
+            let taken = poll_fn(|context| gathered.0.borrow_mut().poll_write(&[IoSlice::new(&slice)], context)).await.expect("taken");
+            poll_fn(|context| outlet.0.borrow_mut().poll_out(context)).await.expect("written out");
+            assert_eq!((taken, outlet.0.borrow().stream.flushed), (size, size));
+        }
     }
 
     #[tokio::test]

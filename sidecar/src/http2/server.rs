@@ -16,10 +16,11 @@ use futures::stream::FuturesUnordered;
 use h2::RecvStream;
 use h2::server::{Builder, SendResponse};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::coop::unconstrained;
 use tracing::debug;
 
 use super::gather::gather;
-use super::{Body, Error, SEND_BUFFER_BYTES_MAX, Sending, complete};
+use super::{Body, Error, FRAME_OVERHEAD_BYTES_MAX, RESET_STREAMS_MAX, SEND_BUFFER_BYTES_MAX, Sending, complete};
 
 /// Largest head of a request.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
@@ -79,7 +80,9 @@ where
         .max_header_list_size(HEAD_BYTES_MAX)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX);
+        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+        .data_frame_budget(FRAME_OVERHEAD_BYTES_MAX)
+        .max_concurrent_reset_streams(RESET_STREAMS_MAX);
     let (stream, outlet) = gather(stream);
     let mut connection = {
         let mut handshake = pin!(builder.handshake(stream));
@@ -106,7 +109,9 @@ where
             let mut has_come = false;
             // Takes frames in, and puts those of the answers into a form to be written.
             let polled = loop {
-                let asked = match connection.poll_accept(context) {
+                // The streams have had their turn: what they have used up of the task's budget is not to keep frames from moving.
+                let accepting = pin!(unconstrained(poll_fn(|context| connection.poll_accept(context))));
+                let asked = match accepting.poll(context) {
                     Poll::Ready(Some(Ok(asked))) => asked,
                     Poll::Ready(Some(Err(error))) => break Poll::Ready(Err(error)),
                     Poll::Ready(None) => break Poll::Ready(Ok(())),
@@ -132,7 +137,9 @@ where
                 break polled;
             }
         };
-        outlet.poll_after(polled, context)
+        let mut polled = Some(polled);
+        let written = pin!(unconstrained(poll_fn(|context| outlet.poll_after(polled.take().unwrap_or(Poll::Pending), context))));
+        written.poll(context)
     })
     .await
 }

@@ -4,6 +4,7 @@
 //! how many, and nobody waits for him.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -62,11 +63,12 @@ fn is_status(wanted: &str, status: u16) -> bool {
 }
 
 /// All listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Taps {
     count: AtomicUsize,
     next: AtomicU64,
-    listeners: Mutex<Vec<Listener>>,
+    /// None: nobody can listen any more.
+    listeners: Mutex<Option<Vec<Listener>>>,
 }
 
 #[derive(Debug)]
@@ -74,8 +76,8 @@ struct Listener {
     id: u64,
     wanted: Wanted,
     lines: mpsc::Sender<String>,
-    /// The second that is under way, and the lines that it has had.
-    second: (u64, u32),
+    /// When the second that is under way began, and the lines that it has had.
+    second: (Instant, u32),
     missed: u64,
 }
 
@@ -83,6 +85,12 @@ struct Listener {
 #[derive(Debug, thiserror::Error)]
 #[error("{LISTENERS_MAX} listen already")]
 pub(crate) struct TooMany;
+
+impl Default for Taps {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), next: AtomicU64::new(0), listeners: Mutex::new(Some(Vec::new())) }
+    }
+}
 
 impl Taps {
     /// Whether anybody listens.
@@ -93,31 +101,36 @@ impl Taps {
     /// Listens until the receiver is dropped.
     pub(crate) fn listen(&self, wanted: Wanted) -> Result<mpsc::Receiver<String>, TooMany> {
         let mut listeners = self.listeners.lock();
+        let listeners = listeners.as_mut().ok_or(TooMany)?;
         listeners.retain(|listener| !listener.lines.is_closed());
         if listeners.len() >= LISTENERS_MAX {
             return Err(TooMany);
         }
         let (lines, queue) = mpsc::channel(LINES_MAX);
-        listeners.push(Listener { id: self.next.fetch_add(1, Relaxed), wanted, lines, second: (0, 0), missed: 0 });
+        listeners.push(Listener { id: self.next.fetch_add(1, Relaxed), wanted, lines, second: (Instant::now(), 0), missed: 0 });
         self.count.store(listeners.len(), Relaxed);
         Ok(queue)
     }
 
-    /// Nobody listens any more.
+    /// Nobody listens any more, and nobody can.
     pub(crate) fn close(&self) {
-        self.listeners.lock().clear();
+        *self.listeners.lock() = None;
         self.count.store(0, Relaxed);
     }
 
     /// Tells those who want to hear it.
     pub(super) fn tell(&self, told: &Told) {
-        if !self.is_any() {
-            return;
+        if self.is_any() {
+            self.tell_at(told, Instant::now());
         }
+    }
+
+    fn tell_at(&self, told: &Told, now: Instant) {
         let mut listeners = self.listeners.lock();
+        let Some(listeners) = listeners.as_mut() else { return };
         listeners.retain_mut(|listener| {
             if listener.wanted.includes(told) {
-                listener.tell(told);
+                listener.tell(told, now);
             }
             !listener.lines.is_closed()
         });
@@ -126,10 +139,9 @@ impl Taps {
 }
 
 impl Listener {
-    fn tell(&mut self, told: &Told) {
-        let second = told.time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        if second > self.second.0 {
-            self.second = (second, 0);
+    fn tell(&mut self, told: &Told, now: Instant) {
+        if now.duration_since(self.second.0) >= Duration::from_secs(1) {
+            self.second = (now, 0);
         }
         self.second.1 = self.second.1.saturating_add(1);
         let is_within = self.second.1 <= self.wanted.rate.unwrap_or(RATE_DEFAULT);
@@ -145,20 +157,11 @@ impl Listener {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
     use super::*;
 
-    fn told(route: &str, path: &str, status: u16, second: u64) -> Told {
+    fn told(route: &str, path: &str, status: u16) -> Told {
         let empty = "".into();
-        Told {
-            route: route.into(),
-            path: path.to_owned(),
-            status,
-            method: Some(::http::Method::GET),
-            time: UNIX_EPOCH + Duration::from_secs(second),
-            ..Told::new("f".into(), &empty)
-        }
+        Told { route: route.into(), path: path.to_owned(), status, method: Some(::http::Method::GET), ..Told::new("f".into(), &empty) }
     }
 
     fn wanted(query: serde_json::Value) -> Wanted {
@@ -177,7 +180,7 @@ mod tests {
             (serde_json::json!({"path": "/carts"}), false),
             (serde_json::json!({"reason": "no_route"}), false),
         ] {
-            assert_eq!(wanted(query.clone()).includes(&told("shop/store", "/cart", 404, 1)), expected, "{query}");
+            assert_eq!(wanted(query.clone()).includes(&told("shop/store", "/cart", 404)), expected, "{query}");
         }
         assert!(serde_json::from_value::<Wanted>(serde_json::json!({"rout": "x"})).is_err(), "a filter that is misspelt shows nothing");
     }
@@ -187,14 +190,15 @@ mod tests {
         let taps = Taps::default();
         assert!(!taps.is_any());
         let mut queue = taps.listen(wanted(serde_json::json!({"rate": 2}))).expect("room");
+        let began = Instant::now();
         for second in [1, 1, 1, 1, 2] {
-            taps.tell(&told("r", "/", 200, second));
+            taps.tell_at(&told("r", "/", 200), began + Duration::from_secs(second));
         }
         let lines: Vec<serde_json::Value> =
             std::iter::from_fn(|| queue.try_recv().ok()).map(|line| serde_json::from_str(&line).expect("JSON")).collect();
         assert_eq!(lines.iter().map(|line| line["missed"].as_u64()).collect::<Vec<_>>(), [Some(0), Some(0), Some(2)]);
         drop(queue);
-        taps.tell(&told("r", "/", 200, 3));
+        taps.tell(&told("r", "/", 200));
         assert!(!taps.is_any(), "nobody listens any more");
     }
 
@@ -205,5 +209,7 @@ mod tests {
         assert!(taps.listen(Wanted::default()).is_err());
         drop(queues);
         assert!(taps.listen(Wanted::default()).is_ok(), "those who went have made room");
+        taps.close();
+        assert!(taps.listen(Wanted::default()).is_err(), "a sidecar that ends waits for nobody");
     }
 }

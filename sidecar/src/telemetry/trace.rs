@@ -28,6 +28,8 @@ const BATCH_MAX: usize = 512;
 const BATCH: Duration = Duration::from_secs(1);
 /// A collector that does not take a batch within this time loses it.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A sidecar that ends takes so long for what has not been exported yet.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// Longest `tracestate` that is handed on (W3C Trace Context section 3.3.1.5 asks for at least 512).
 const STATE_BYTES_MAX: usize = 1024;
 
@@ -259,26 +261,29 @@ impl Exporter {
         let mut is_well = true;
         loop {
             let mut batch = Vec::with_capacity(BATCH_MAX);
-            let is_stopped = tokio::select! {
-                () = stop.cancelled() => true,
-                count = self.spans.recv_many(&mut batch, BATCH_MAX) => count == 0,
-            };
-            if is_stopped {
-                while batch.len() < BATCH_MAX
-                    && let Ok(span) = self.spans.try_recv()
-                {
-                    batch.push(span);
-                }
-            } else {
-                self.fill(&mut batch, &stop).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                count = self.spans.recv_many(&mut batch, BATCH_MAX) => if count == 0 { return },
             }
-            if !batch.is_empty() {
-                is_well = self.export(&mut client, batch, is_well).await;
-            }
-            if is_stopped {
-                return;
-            }
+            self.fill(&mut batch, &stop).await;
+            is_well = self.export(&mut client, batch, is_well).await;
         }
+        let rest = async {
+            while let Some(batch) = self.waiting() {
+                self.export(&mut client, batch, is_well).await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL_MAX, rest).await.is_err() {
+            let left: usize = std::iter::from_fn(|| self.waiting()).map(|batch| batch.len()).sum();
+            self.dropped.inc_by(left as u64);
+        }
+    }
+
+    /// Spans that are there already; none: there are none.
+    fn waiting(&mut self) -> Option<Vec<Span>> {
+        let spans: Vec<Span> = std::iter::from_fn(|| self.spans.try_recv().ok()).take(BATCH_MAX).collect();
+        (!spans.is_empty()).then_some(spans)
     }
 
     /// What comes within a moment goes with it.

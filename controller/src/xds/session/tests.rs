@@ -164,20 +164,42 @@ fn a_frontend_is_held_and_then_acknowledged() {
     let answers = session.responses(&view(&[("v", "1")], &[("f", "1"), ("g", "1")], &[]));
     let nonces: Vec<String> = answers.into_iter().map(|answer| answer.into_message().nonce).collect();
     let state = |session: &Session| {
-        let mut held: Vec<String> =
-            session.progress().frontends.iter().map(|held| format!("{} {} {}", held.name, held.version, held.is_acknowledged)).collect();
+        let mut held: Vec<String> = session
+            .progress()
+            .frontends
+            .iter()
+            .map(|held| format!("{} {} {:?}", held.name, held.version, held.unacknowledged.map(|state| state.is_refused)))
+            .collect();
         held.sort();
-        (held, session.progress().vips_unacknowledged.len(), session.progress().routes_behind_since.is_some())
+        (held, session.progress().vips_unacknowledged.len())
     };
     let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
-    assert_eq!(state(&session), (vec!["f 1 false".to_owned(), "g 1 false".to_owned()], 1, true));
+    assert_eq!(state(&session), (vec!["f 1 Some(false)".to_owned(), "g 1 Some(false)".to_owned()], 1));
     session.request(answer(type_url::FRONTEND, &nonces[0])).expect("taken");
-    assert_eq!(state(&session), (vec!["f 1 true".to_owned(), "g 1 true".to_owned()], 1, true));
+    assert_eq!(state(&session), (vec!["f 1 None".to_owned(), "g 1 None".to_owned()], 1));
     session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
-    assert_eq!(state(&session), (vec!["f 1 true".to_owned(), "g 1 true".to_owned()], 0, false));
+    assert_eq!(state(&session), (vec!["f 1 None".to_owned(), "g 1 None".to_owned()], 0));
     session.changed([(Kind::Frontend, "f".to_owned())].into());
     let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "1")], &[])).remove(0).into_message().nonce;
     let error = encoded::Status { code: 3, message: "f: rules: are missing".to_owned() };
     session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::FRONTEND, &nonce) }).expect("taken");
-    assert_eq!(state(&session), (vec!["f 2 false".to_owned(), "g 1 true".to_owned()], 0, true), "a rejection is no acknowledgement");
+    assert_eq!(state(&session), (vec!["f 2 Some(true)".to_owned(), "g 1 None".to_owned()], 0), "a rejection is no acknowledgement");
+    // Whatever it answers, it says what it rejects: others are obeyed, and what is mended is obeyed again.
+    let error = encoded::Status { code: 3, message: "f: rules: are missing".to_owned() };
+    session.changed([(Kind::Frontend, "g".to_owned())].into());
+    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "2")], &[])).remove(0).into_message().nonce;
+    session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::FRONTEND, &nonce) }).expect("taken");
+    assert_eq!(state(&session), (vec!["f 2 Some(true)".to_owned(), "g 2 None".to_owned()], 0));
+    session.request(answer(type_url::FRONTEND, &nonce)).expect("taken");
+    assert_eq!(state(&session), (vec!["f 2 None".to_owned(), "g 2 None".to_owned()], 0));
+}
+
+#[test]
+fn what_is_taken_over_from_an_earlier_stream_is_acknowledged_by_the_first_answer() {
+    let held = [("v".to_owned(), "1".to_owned())].into();
+    let mut session = asked(vec![DeltaDiscoveryRequest { initial_resource_versions: held, ..ask(type_url::VIP, &[]) }]);
+    let nonce = session.responses(&view(&[("v", "1")], &[], &[])).remove(0).into_message().nonce;
+    assert_eq!(session.progress().vips_unacknowledged.len(), 1, "it holds it, but may not intercept it");
+    session.request(DeltaDiscoveryRequest { response_nonce: nonce, ..ask(type_url::VIP, &[]) }).expect("taken");
+    assert!(session.progress().vips_unacknowledged.is_empty() && session.progress().is_returning);
 }
