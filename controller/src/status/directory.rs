@@ -217,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_of_being_live_keeps_nothing_from_being_written() {
+        let source = tempfile::tempdir().expect("a directory");
+        let root = tempfile::tempdir().expect("a directory");
+        let directory = StatusDirectory::open(root.path(), source.path()).expect("opened");
+        let condition = |kind: &str, generation: i64| json!({"type": kind, "status": "True", "observedGeneration": generation});
+        let conditions = [condition("Accepted", 1), condition("isthmus.dev/Live", 5)];
+        let seen = json!({"controllerName": CONTROLLER_NAME, "parentRef": {"name": "store"}, "conditions": conditions});
+        let route = json!({"kind": "HTTPRoute", "status": {"parents": [seen]}});
+        let mut status = status(true);
+        status[0].conditions[0].observed_generation = 2;
+        directory.write(&key(), &route, &status, Timestamp::UNIX_EPOCH).expect("written");
+        let conditions = &read(root.path())["status"]["parents"][0]["conditions"];
+        assert_eq!(conditions[0]["observedGeneration"], 2);
+        assert_eq!(conditions[1], condition("isthmus.dev/Live", 5), "until something else is known");
+    }
+
+    #[test]
     fn a_policy_has_ancestors() {
         let source = tempfile::tempdir().expect("a directory");
         let root = tempfile::tempdir().expect("a directory");

@@ -146,3 +146,56 @@ async fn a_connection_that_ended_sends_nothing() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn an_upload_ends_when_nobody_wants_its_answer() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let (given, mut taken) = tokio::sync::mpsc::unbounded_channel();
+    let answer = |request: Request<Body>| {
+        // An endpoint that answers at once, goes on answering, and reads nothing for now.
+        let _ = given.send(request.into_body());
+        async { Response::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>())) }
+    };
+    let ask = async {
+        let mut connection = connect(ours).await;
+        let response = connection.send(request("/", vec![b'x'; 1024 * 1024])).await.expect("a head");
+        drop(response);
+        let body = taken.recv().await.expect("a body");
+        let error = body.collect().await.expect_err("the rest is not sent any more");
+        assert!(matches!(error, Error::Stream(error) if error.reason() == Some(Reason::CANCEL)));
+        is_ending.set(true);
+    };
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn trailers_leave_what_http2_does_not_know() {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let answer = |_: Request<Body>| async {
+        let trailers = [("connection", "close"), ("x-sum", "1")]
+            .map(|(name, value)| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value)));
+        let frames = [Frame::data(Bytes::from_static(b"whole")), Frame::trailers(trailers.into_iter().collect())];
+        Response::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::io::Error>))))
+    };
+    let ask = async {
+        let mut connection = connect(ours).await;
+        let response = connection.send(request("/", Vec::new())).await.expect("a head");
+        let answer = response.into_body().collect().await.expect("a whole answer");
+        let trailers = answer.trailers().expect("trailers");
+        assert_eq!((trailers.len(), trailers.get("x-sum").map(::http::HeaderValue::as_bytes)), (1, Some(&b"1"[..])));
+        is_ending.set(true);
+    };
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
+        })
+        .await;
+}
