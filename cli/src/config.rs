@@ -64,6 +64,17 @@ pub struct Check {
     pub output: Output,
 }
 
+/// A mesh that runs.
+#[derive(Args, Clone, Debug)]
+pub struct Mesh {
+    /// Context of the kubeconfig; the current one if not given
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Namespace of the controller
+    #[arg(long, default_value = "isthmus-system")]
+    pub controller_namespace: String,
+}
+
 /// `--output`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Output {
@@ -177,15 +188,12 @@ pub struct Lint {
 /// `proxies`.
 #[derive(Args, Clone, Debug)]
 pub struct Proxies {
-    /// Context of the kubeconfig; the current one if not given
-    #[arg(long)]
-    pub context: Option<String>,
     /// Those of this namespace alone
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Namespace of the controller
-    #[arg(long, default_value = "isthmus-system")]
-    pub controller_namespace: String,
+    /// Which mesh
+    #[command(flatten)]
+    pub mesh: Mesh,
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,
@@ -240,12 +248,9 @@ pub struct Status {
     /// Look again and again, and say what has changed; of one route until it is accepted and live everywhere
     #[arg(short, long)]
     pub watch: bool,
-    /// Context of the kubeconfig; the current one if not given
-    #[arg(long)]
-    pub context: Option<String>,
-    /// Namespace of the controller
-    #[arg(long, default_value = "isthmus-system")]
-    pub controller_namespace: String,
+    /// Which mesh
+    #[command(flatten)]
+    pub mesh: Mesh,
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,
@@ -303,12 +308,9 @@ pub struct Version {
     /// That of this program alone
     #[arg(long)]
     pub client: bool,
-    /// Context of the kubeconfig; the current one if not given
-    #[arg(long)]
-    pub context: Option<String>,
-    /// Namespace of the controller
-    #[arg(long, default_value = "isthmus-system")]
-    pub controller_namespace: String,
+    /// Which mesh
+    #[command(flatten)]
+    pub mesh: Mesh,
     /// How it is said
     #[arg(short, long, default_value = "text")]
     pub output: Output,

@@ -64,8 +64,8 @@ const CURRENT: &str = "current";
 
 /// All of them, and which replicas of the controller could not be asked.
 async fn look(config: &Proxies) -> anyhow::Result<(Vec<Proxy>, Vec<String>)> {
-    let client = kubernetes::client(config.context.as_ref()).await?;
-    let (mut connected, unasked) = connected(&client, &config.controller_namespace).await?;
+    let client = kubernetes::client(config.mesh.context.as_ref()).await?;
+    let (mut connected, unasked) = connected(&client, &config.mesh.controller_namespace).await?;
     let pods: Api<Pod> = match &config.namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),

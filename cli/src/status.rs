@@ -47,7 +47,7 @@ struct Asked {
 pub(crate) fn run(config: &Status) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let client = kubernetes::client(config.context.as_ref()).await?;
+        let client = kubernetes::client(config.mesh.context.as_ref()).await?;
         let asked = Asked::new(config, client.default_namespace())?;
         let mut said: Option<Vec<Route>> = None;
         loop {
@@ -126,7 +126,7 @@ impl Route {
 
 /// The routes, and which replicas of the controller could not be asked.
 async fn look(client: &Client, config: &Status, asked: &Asked) -> anyhow::Result<(Vec<Route>, Vec<String>)> {
-    let (answers, unasked) = kubernetes::ask_controllers::<Vec<RouteLive>>(client, &config.controller_namespace, "/live").await?;
+    let (answers, unasked) = kubernetes::ask_controllers::<Vec<RouteLive>>(client, &config.mesh.controller_namespace, "/live").await?;
     let mut lives = BTreeMap::new();
     answers.into_iter().for_each(|(_, list)| merge(&mut lives, unlist(list)));
     let mut routes = Vec::new();

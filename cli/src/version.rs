@@ -42,8 +42,8 @@ pub(crate) fn run(config: &Version) -> anyhow::Result<()> {
 }
 
 async fn ask(config: &Version, versions: &mut Versions) -> anyhow::Result<()> {
-    let client = kubernetes::client(config.context.as_ref()).await?;
-    let namespace = &config.controller_namespace;
+    let client = kubernetes::client(config.mesh.context.as_ref()).await?;
+    let namespace = &config.mesh.controller_namespace;
     let (controllers, unasked) = kubernetes::ask_controllers::<Controller>(&client, namespace, "/version").await?;
     unasked.iter().for_each(|why| eprintln!("{why}"));
     versions.controllers = Some(controllers.into_iter().map(|(replica, controller)| (replica, controller.version)).collect());

@@ -27,16 +27,31 @@ async fn echo(request: Request<Body>) -> Response<Full<Bytes>> {
     }
 }
 
+/// Serves one end of a pipe while `ask` uses the other, until it says that this is all.
+async fn served<B, F, A>(answer: impl Fn(Request<Body>) -> F, ask: impl FnOnce(DuplexStream) -> A)
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    F: Future<Output = Response<B>>,
+    A: Future<Output = ()>,
+{
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let is_ending = Cell::new(false);
+    let asked = async {
+        ask(ours).await;
+        is_ending.set(true);
+    };
+    // The connection may break off when the one who asks goes.
+    let both = async { tokio::join!(server::serve(theirs, &is_ending, answer), asked) };
+    let (_, ()) = tokio::task::LocalSet::new().run_until(both).await;
+}
+
 async fn connect(stream: DuplexStream) -> Connection {
     Connection::open(stream, (), WINDOWS).await.expect("a connection")
 }
 
 #[tokio::test]
 async fn many_streams_at_once_get_each_their_own_answer() {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let is_ending = Cell::new(false);
-    let local = tokio::task::LocalSet::new();
-    let ask = async {
+    let ask = |ours| async {
         let connection = connect(ours).await;
         // More than the states that are kept, twice, so that some are used again.
         for round in 0..2 {
@@ -51,19 +66,12 @@ async fn many_streams_at_once_get_each_their_own_answer() {
             });
             join_all(asked).await;
         }
-        is_ending.set(true);
     };
-    local
-        .run_until(async {
-            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, echo), ask);
-        })
-        .await;
+    served(echo, ask).await;
 }
 
 #[tokio::test]
 async fn a_body_that_was_reset_has_no_end_whatever_the_reason_says() {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let is_ending = Cell::new(false);
     let seen = Cell::new(None);
     let answer = |request: Request<Body>| {
         let seen = &seen;
@@ -72,7 +80,7 @@ async fn a_body_that_was_reset_has_no_end_whatever_the_reason_says() {
             Response::new(Full::<Bytes>::default())
         }
     };
-    let ask = async {
+    let ask = |ours| async {
         let (sender, connection) = h2::client::handshake(ours).await.expect("a connection");
         tokio::task::spawn_local(connection);
         let mut sender = sender.ready().await.expect("ready");
@@ -81,15 +89,9 @@ async fn a_body_that_was_reset_has_no_end_whatever_the_reason_says() {
         body.send_data(Bytes::from_static(b"half"), false).expect("sent");
         body.send_reset(Reason::NO_ERROR);
         assert!(answered.await.is_err());
-        is_ending.set(true);
         drop(sender);
     };
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
-        })
-        .await;
+    served(answer, ask).await;
     assert_ne!(seen.get(), Some(true), "half a body is no body");
 }
 
@@ -104,13 +106,11 @@ async fn what_filters_set_and_http2_does_not_know_stays_behind() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_reset() {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let is_ending = Cell::new(false);
     let answer = |_: Request<Body>| async {
         let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("gone"))]);
         Response::new(StreamBody::new(frames))
     };
-    let ask = async {
+    let ask = |ours| async {
         let mut connection = connect(ours).await;
         // The head may be overtaken.
         let error = match connection.send(request("/", Vec::new())).await {
@@ -118,14 +118,8 @@ async fn an_answer_that_breaks_off_is_reset() {
             Err(refused) => refused.error,
         };
         assert!(matches!(error, Error::Stream(error) if error.reason() == Some(Reason::INTERNAL_ERROR)));
-        is_ending.set(true);
     };
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
-        })
-        .await;
+    served(answer, ask).await;
 }
 
 #[tokio::test]
@@ -149,53 +143,37 @@ async fn a_connection_that_ended_sends_nothing() {
 
 #[tokio::test]
 async fn an_upload_ends_when_nobody_wants_its_answer() {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let is_ending = Cell::new(false);
     let (given, mut taken) = tokio::sync::mpsc::unbounded_channel();
     let answer = |request: Request<Body>| {
         // An endpoint that answers at once, goes on answering, and reads nothing for now.
         let _ = given.send(request.into_body());
         async { Response::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>())) }
     };
-    let ask = async {
+    let ask = async move |ours| {
         let mut connection = connect(ours).await;
         let response = connection.send(request("/", vec![b'x'; 1024 * 1024])).await.expect("a head");
         drop(response);
         let body = taken.recv().await.expect("a body");
         let error = body.collect().await.expect_err("the rest is not sent any more");
         assert!(matches!(error, Error::Stream(error) if error.reason() == Some(Reason::CANCEL)));
-        is_ending.set(true);
     };
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
-        })
-        .await;
+    served(answer, ask).await;
 }
 
 #[tokio::test]
 async fn trailers_leave_what_http2_does_not_know() {
-    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let is_ending = Cell::new(false);
     let answer = |_: Request<Body>| async {
         let trailers = [("connection", "close"), ("x-sum", "1")]
             .map(|(name, value)| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value)));
         let frames = [Frame::data(Bytes::from_static(b"whole")), Frame::trailers(trailers.into_iter().collect())];
         Response::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::io::Error>))))
     };
-    let ask = async {
+    let ask = |ours| async {
         let mut connection = connect(ours).await;
         let response = connection.send(request("/", Vec::new())).await.expect("a head");
         let answer = response.into_body().collect().await.expect("a whole answer");
         let trailers = answer.trailers().expect("trailers");
         assert_eq!((trailers.len(), trailers.get("x-sum").map(::http::HeaderValue::as_bytes)), (1, Some(&b"1"[..])));
-        is_ending.set(true);
     };
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let (_, ()) = tokio::join!(server::serve(theirs, &is_ending, answer), ask);
-        })
-        .await;
+    served(answer, ask).await;
 }
