@@ -20,7 +20,7 @@ build: ## build every program (debug)
 	$(CARGO) build --locked --workspace --bins
 
 demo: build ## show the main job: a request to a ClusterSetIP lands where its route says, in another cluster
-	target/debug/isthmus demo $(ARGS)
+	target/debug/isthmus demo --picture target/demo.svg $(ARGS)
 
 test: build ## every test, end-to-end ones included
 	$(CARGO) test --locked --workspace

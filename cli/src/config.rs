@@ -351,6 +351,9 @@ pub struct Demo {
     /// How connections reach the sidecar
     #[arg(long, default_value = "exact")]
     pub intercept: Intercept,
+    /// Draw what leads where into this file, as SVG
+    #[arg(long)]
+    pub picture: Option<PathBuf>,
     /// Open a shell in the pod afterwards; edits to the YAML take effect at once
     #[arg(long)]
     pub shell: bool,

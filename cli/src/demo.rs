@@ -11,9 +11,11 @@ use lab::client::Ask;
 use lab::lab::{Lab, Options};
 use lab::privilege::Privilege;
 use lab::roles::PodName;
+use routing::graph::{Graph, svg};
 
 use crate::config::{Demo, Intercept};
 use crate::expected::{self, Case, Seen};
+use crate::objects;
 use crate::shell;
 use crate::table::table;
 
@@ -46,6 +48,9 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<()> {
     let pods: Vec<String> = lab.pods().map(ToString::to_string).collect();
     eprintln!("{} pods in {} ms: {}\n", pods.len(), began.elapsed().as_millis(), pods.join(", "));
     let unexpected = ask_all(&lab, demo, &cases, &interrupted)?;
+    if let Some(path) = &demo.picture {
+        draw(&lab, demo, path).with_context(|| format!("--picture {}", path.display()))?;
+    }
     if demo.shell {
         let client = client(&lab, demo.from.as_deref())?;
         shell::open(&mut lab, &client, follow)?;
@@ -55,6 +60,14 @@ pub(crate) fn run(demo: &Demo) -> anyhow::Result<()> {
     }
     drop(lab);
     ensure!(unexpected == 0, "{unexpected} answers were not what expected.yaml says");
+    Ok(())
+}
+
+/// What leads where as the client's cluster sees it, and where to look at it.
+fn draw(lab: &Lab, demo: &Demo, path: &Path) -> anyhow::Result<()> {
+    let objects = objects::of_client(&demo.folder, &client(lab, demo.from.as_deref())?.cluster)?;
+    std::fs::write(path, svg(&Graph::of(&objects.world, None)))?;
+    eprintln!("\nWhat leads where, for a browser: file://{}", path.canonicalize()?.display());
     Ok(())
 }
 
