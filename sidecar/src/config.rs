@@ -37,7 +37,7 @@ pub struct Config {
     /// Addresses that connections are redirected to; one whose family the pod does not have is left out
     #[arg(long, env = "ISTHMUS_OUTBOUND", value_delimiter = ',', default_value = "127.0.0.1:15001,[::1]:15001")]
     pub outbound: Vec<SocketAddr>,
-    /// Address of /livez, /readyz, /metrics and /config
+    /// Address of /livez, /readyz, /metrics, /config and /tap
     #[arg(long, env = "ISTHMUS_ADMIN", default_value = "127.0.0.1:15000")]
     pub admin: SocketAddr,
     /// A second address, for what a kubelet or Prometheus reaches: /livez, /readyz, /startupz and /metrics

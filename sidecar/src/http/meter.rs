@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use crate::config::Limits;
 use crate::telemetry::ConnectionKind;
 
-/// Bytes and requests of one connection. One thread uses it; it is atomic because hyper moves upgraded streams between threads.
+/// Bytes and requests of one connection. The stream, the requests on it and its time limits share it; one thread uses it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     base: Instant,

@@ -41,6 +41,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	ms, _ := strconv.Atoi(r.URL.Query().Get("delay_ms"))
+	// What the client asked for, and not a wait.
 	time.Sleep(min(time.Duration(ms)*time.Millisecond, delayMax))
 	fmt.Fprintf(w, "%s %s\n%s", r.Method, r.Proto, body)
 }
