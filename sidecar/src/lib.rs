@@ -18,6 +18,7 @@ mod http2;
 mod interception;
 mod listener;
 mod passthrough;
+mod pipe;
 mod pool;
 use routing::reason;
 pub mod request_head;
