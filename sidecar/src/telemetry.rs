@@ -345,7 +345,7 @@ pub(crate) struct Record {
 }
 
 /// What an access log line says.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Told {
     /// Wall clock at the request's head.
     pub(crate) time: SystemTime,
@@ -484,7 +484,7 @@ impl Drop for Record {
             tracer.tell(place, told);
         }
         if let Some(log) = &self.telemetry.access_log {
-            log.tell(told.clone());
+            log.tell(told);
         }
     }
 }

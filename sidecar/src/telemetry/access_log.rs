@@ -1,47 +1,85 @@
 //! One JSON line a request, written by a thread of its own: a full pipe or disk never stops a worker, it drops lines and counts them.
+//!
+//! A line is made where the request ended: to hand over what it says would cost more than the line.
 
-use std::io::{BufWriter, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
+use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
-use serde_json::json;
+use serde::Serialize;
 
 use super::Told;
 
-/// Lines that wait to be written; more are dropped.
-const LINES_MAX: usize = 4096;
+/// Once so much waits to be written, lines are dropped.
+const WAITING_BYTES_MAX: usize = 1024 * 1024;
+/// So much memory stays with a log in which nothing waits.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
 /// What comes within this time is written together: a thread that wakes up for each line would cost more than the line.
 const BATCH: Duration = Duration::from_millis(5);
 
-/// The queue to the writer.
+/// Where lines wait for the writer; it ends when this is dropped and all has been written.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
-    lines: SyncSender<Told>,
+    queue: Arc<Queue>,
     dropped: Counter,
 }
 
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Told when something waits that was not there, or nothing will come any more.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whole lines.
+    lines: Vec<u8>,
+    is_over: bool,
+}
+
 impl AccessLog {
-    /// Opens a path for appending, or `-` for standard output. The thread ends when the log is dropped.
+    /// Opens a path for appending, or `-` for standard output.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
     pub(crate) fn open(path: &Path) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let out: Box<dyn Write + Send> = if path == Path::new("-") {
             Box::new(std::io::stdout())
         } else {
-            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let file = OpenOptions::new().create(true).append(true).open(path);
             Box::new(file.with_context(|| format!("--access-log {}", path.display()))?)
         };
-        let (lines, queue) = sync_channel(LINES_MAX);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_all(&queue, out))?;
-        Ok((Self { lines, dropped: Counter::default() }, writer))
+        Self::to(out)
+    }
+
+    fn to(out: impl Write + Send + 'static) -> anyhow::Result<(Self, JoinHandle<()>)> {
+        let log = Self { queue: Arc::default(), dropped: Counter::default() };
+        let queue = Arc::clone(&log.queue);
+        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || queue.write_all(out))?;
+        Ok((log, writer))
     }
 
     /// Queues a line, or counts it as dropped.
-    pub(super) fn tell(&self, told: Told) {
-        if self.lines.try_send(told).is_err() {
+    pub(super) fn tell(&self, told: &Told) {
+        let mut waiting = self.queue.waiting.lock();
+        let before = waiting.lines.len();
+        if before >= WAITING_BYTES_MAX || serde_json::to_writer(&mut waiting.lines, &Line::of(told)).is_err() {
+            waiting.lines.truncate(before);
             self.dropped.inc();
+            return;
+        }
+        waiting.lines.push(b'\n');
+        drop(waiting);
+        if before == 0 {
+            self.queue.changed.notify_one();
         }
     }
 
@@ -51,43 +89,161 @@ impl AccessLog {
     }
 }
 
-fn write_all(queue: &Receiver<Told>, out: impl Write) {
-    let mut out = BufWriter::new(out);
-    while let Ok(first) = queue.recv() {
-        std::thread::sleep(BATCH);
-        let mut next = Ok(first);
-        // Whatever is there is written before the buffer is flushed.
-        while let Ok(told) = next {
-            // A log that cannot be written must not end the process; the next line tries again.
-            let _ = writeln!(out, "{}", line(&told));
-            next = queue.try_recv();
-        }
-        let _ = out.flush();
-        if matches!(next, Err(TryRecvError::Disconnected)) {
-            return;
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.queue.waiting.lock().is_over = true;
+        self.queue.changed.notify_one();
+    }
+}
+
+impl Queue {
+    fn write_all(&self, mut out: impl Write) {
+        let mut lines = Vec::new();
+        loop {
+            let is_over = {
+                let mut waiting = self.waiting.lock();
+                self.changed.wait_while(&mut waiting, |waiting| waiting.lines.is_empty() && !waiting.is_over);
+                waiting.is_over
+            };
+            if !is_over {
+                std::thread::sleep(BATCH);
+            }
+            std::mem::swap(&mut self.waiting.lock().lines, &mut lines);
+            if lines.is_empty() && is_over {
+                return;
+            }
+            // A log that cannot be written must not end the process; the next lines try again.
+            let _ = out.write_all(&lines).and_then(|()| out.flush());
+            lines.clear();
+            lines.shrink_to(KEPT_BYTES_MAX);
         }
     }
 }
 
 /// What is said of a request.
-pub(super) fn line(told: &Told) -> serde_json::Value {
-    let since_epoch = told.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "time_s": since_epoch.as_secs_f64(),
-        "frontend": &*told.frontend,
-        "route": &*told.route,
-        "rule": &*told.rule,
-        "backend": &*told.backend,
-        "source_cluster": &*told.source_cluster,
-        "endpoint": told.endpoint.map(|address| address.to_string()),
-        "method": told.method.as_ref().map(::http::Method::as_str),
-        "path": told.path,
-        "protocol": told.protocol,
-        "status": told.status,
-        "reason": told.reason,
-        "retries": told.retries,
-        "head_us": told.head.map(|head| u64::try_from(head.as_micros()).unwrap_or(u64::MAX)),
-        "total_us": u64::try_from(told.total.as_micros()).unwrap_or(u64::MAX),
-        "bytes_sent": told.bytes_sent,
-    })
+#[derive(Debug, Serialize)]
+pub(super) struct Line<'t> {
+    time_s: f64,
+    frontend: &'t str,
+    route: &'t str,
+    rule: &'t str,
+    backend: &'t str,
+    source_cluster: &'t str,
+    endpoint: Option<SocketAddr>,
+    method: Option<&'t str>,
+    path: &'t str,
+    protocol: &'static str,
+    status: u16,
+    reason: &'static str,
+    retries: u32,
+    head_us: Option<u64>,
+    total_us: u64,
+    bytes_sent: u64,
+    /// Lines that were left out before this one; of somebody who listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) missed: Option<u64>,
+}
+
+impl<'t> Line<'t> {
+    pub(super) fn of(told: &'t Told) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            time_s: told.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            frontend: &told.frontend,
+            route: &told.route,
+            rule: &told.rule,
+            backend: &told.backend,
+            source_cluster: &told.source_cluster,
+            endpoint: told.endpoint,
+            method: told.method.as_ref().map(::http::Method::as_str),
+            path: &told.path,
+            protocol: told.protocol,
+            status: told.status,
+            reason: told.reason,
+            retries: told.retries,
+            head_us: told.head.map(micros),
+            total_us: micros(told.total),
+            bytes_sent: told.bytes_sent,
+            missed: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Takes what it is given once it is allowed to, and says what it was.
+    struct Slow {
+        allowed: Receiver<()>,
+        written: Sender<Vec<u8>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.allowed.recv().map_err(io::Error::other)?;
+            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn told(path: &str) -> Told {
+        let endpoint = "[fd00::7]:8080".parse().ok();
+        Told {
+            path: path.to_owned(),
+            status: 200,
+            method: Some(::http::Method::GET),
+            endpoint,
+            ..Told::new("shop/store".into(), &"".into())
+        }
+    }
+
+    #[test]
+    fn a_line_is_an_object_whatever_the_path() {
+        let text = serde_json::to_string(&Line::of(&told("/\"\\\n\u{1}x"))).expect("a line");
+        assert!(!text.contains('\n'), "{text}");
+        let line: Value = serde_json::from_str(&text).expect("JSON");
+        for (name, value) in [
+            ("path", json!("/\"\\\n\u{1}x")),
+            ("frontend", json!("shop/store")),
+            ("endpoint", json!("[fd00::7]:8080")),
+            ("method", json!("GET")),
+            ("status", json!(200)),
+            ("head_us", Value::Null),
+        ] {
+            assert_eq!(line[name], value, "{name}");
+        }
+        assert!(line.get("missed").is_none());
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_costs_lines_and_nobody_waits_for_it() {
+        let ((allow, allowed), (written, seen)) = (channel(), channel());
+        let (log, writer) = AccessLog::to(Slow { allowed, written }).expect("a log");
+        let long = told(&"x".repeat(64 * 1024));
+        // What the writer has taken already and what waits are two buffers, both with a limit.
+        let most = 2 * (WAITING_BYTES_MAX / (64 * 1024) + 1);
+        for _ in 0..most + 3 {
+            log.tell(&long);
+        }
+        let dropped = log.dropped();
+        assert!(dropped.get() >= 3, "{} dropped", dropped.get());
+        drop(log);
+        for _ in 0..most + 3 {
+            allow.send(()).expect("a writer");
+        }
+        writer.join().expect("no panic");
+        let lines = seen.into_iter().flat_map(|part| part.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect::<Vec<_>>());
+        let whole = lines.filter(|line| !line.is_empty()).map(|line| serde_json::from_slice::<Value>(&line).expect("JSON"));
+        assert_eq!(whole.count() as u64 + dropped.get(), most as u64 + 3, "each line is written whole or counted as dropped");
+    }
 }

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Told, access_log};
+use super::Told;
+use super::access_log::Line;
 
 /// Listeners at once.
 const LISTENERS_MAX: usize = 8;
@@ -146,9 +147,9 @@ impl Listener {
         self.second.1 = self.second.1.saturating_add(1);
         let is_within = self.second.1 <= self.wanted.rate.unwrap_or(RATE_DEFAULT);
         let is_taken = is_within && {
-            let mut line = access_log::line(told);
-            line["missed"] = self.missed.into();
-            self.lines.try_send(format!("{line}\n")).is_ok()
+            let mut line = Line::of(told);
+            line.missed = Some(self.missed);
+            serde_json::to_string(&line).is_ok_and(|line| self.lines.try_send(line + "\n").is_ok())
         };
         self.missed = if is_taken { 0 } else { self.missed + 1 };
         tracing::trace!(listener = self.id, is_taken, "tap");
