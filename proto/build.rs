@@ -7,7 +7,8 @@ const BYTES: i32 = 12;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let files = protox::compile(["proto/discovery.proto", "proto/ext_authz.proto", "proto/isthmus.proto", "proto/otlp.proto"], ["proto"])?;
+    let files = ["discovery", "ext_authz", "isthmus", "load", "otlp"].map(|name| format!("proto/{name}.proto"));
+    let files = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure().btree_map(".").compile_fds(files)?;
 
     // The same on the wire, but that resources are encoded already: a server encodes each once, however many it is sent to.

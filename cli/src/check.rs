@@ -10,6 +10,7 @@ use kube::Client;
 use serde::Serialize;
 
 use crate::config::Check;
+use crate::paint::Tone;
 
 /// What a check comes to.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -98,12 +99,12 @@ async fn look(config: &Check) -> anyhow::Result<Findings> {
 fn text(findings: &Findings) -> String {
     let mut text = String::new();
     for Finding { check, level, message, advice } in &findings.0 {
-        let mark = match level {
-            Level::Ok => "ok",
-            Level::Warning => "WARNING",
-            Level::Failed => "FAILED",
+        let (mark, tone) = match level {
+            Level::Ok => ("ok", Tone::Good),
+            Level::Warning => ("WARNING", Tone::Doubtful),
+            Level::Failed => ("FAILED", Tone::Bad),
         };
-        text += &format!("{mark:<8} {check}: {message}\n");
+        text += &format!("{} {check}: {message}\n", tone.paint(&format!("{mark:<8}")));
         if let Some(advice) = advice {
             text += &format!("         -> {advice}\n");
         }
@@ -124,7 +125,7 @@ mod tests {
         findings.fail("webhook", "is not there", "install it");
         findings.warn("clock", "is late", "set it");
         assert_eq!(findings.worst(), Level::Failed);
-        let said = text(&findings);
+        let said = anstream::adapter::strip_str(&text(&findings)).to_string();
         assert!(said.contains("FAILED   webhook: is not there\n         -> install it\n"), "{said}");
         assert!(said.ends_with("1 ok, 1 warnings, 1 failed\n"), "{said}");
     }

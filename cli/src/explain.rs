@@ -12,6 +12,7 @@ use routing::locality::Location;
 use serde::Serialize;
 
 use crate::config::Explain;
+use crate::paint::Tone;
 use crate::{kubernetes, objects};
 use live::{Held, Pod};
 
@@ -126,18 +127,19 @@ fn text(explanation: &Explanation) -> String {
     let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
     let mut text = format!("dialled   {frontend} at {}\n", vips.join(", "));
     for route in routes {
-        let mark = if route.in_force { "in force" } else { "left out" };
+        let mark = if route.in_force { Tone::Good.paint("in force") } else { Tone::Doubtful.paint("left out") };
         text += &format!("route     {mark}: {} {}: {}\n", route.kind, route.route, route.why);
-        text.extend(route.dropped.iter().map(|why| format!("            dropped: {why}\n")));
+        let dropped = Tone::Doubtful.paint("dropped");
+        text.extend(route.dropped.iter().map(|why| format!("            {dropped}: {why}\n")));
     }
     for candidate in matches {
         let mark = match candidate.verdict {
-            Verdict::Won => "WON",
-            Verdict::Lost => "lost",
-            Verdict::Mismatched => "no",
+            Verdict::Won => Tone::Good.paint("WON "),
+            Verdict::Lost => Tone::Faint.paint("lost"),
+            Verdict::Mismatched => Tone::Faint.paint("no  "),
         };
         let (rank, route, rule, asks, why) = (candidate.rank, &candidate.route, candidate.rule, &candidate.asks, &candidate.why);
-        text += &format!("match {rank:<3} {mark:<4} {route} rule {rule}: {asks}: {why}\n");
+        text += &format!("match {rank:<3} {mark} {route} rule {rule}: {asks}: {why}\n");
     }
     text.extend(filters.iter().map(|applied| filter("", applied)));
     text.extend(backends.iter().map(backend));
@@ -145,7 +147,12 @@ fn text(explanation: &Explanation) -> String {
         (Some(status), Some(reason)) => format!("{status} {reason}: "),
         (_, _) => String::new(),
     };
-    text + &format!("outcome   {answer}{}\n", outcome.message)
+    let tone = match outcome.kind {
+        OutcomeKind::PassesThrough | OutcomeKind::Forwarded | OutcomeKind::Answered => Tone::Good,
+        OutcomeKind::PartlyForwarded => Tone::Doubtful,
+        OutcomeKind::Refused => Tone::Bad,
+    };
+    text + &format!("outcome   {}\n", tone.paint(&format!("{answer}{}", outcome.message)))
 }
 
 fn filter(indent: &str, Applied { filter, effect, before, after }: &Applied) -> String {
@@ -168,7 +175,7 @@ fn backend(share: &Share) -> String {
         Destination::Nowhere => {}
     }
     if let Some(instead) = &share.instead {
-        text += &format!("            instead: {}\n", instead.message);
+        text += &format!("            {}: {}\n", Tone::Bad.paint("instead"), instead.message);
     }
     text
 }

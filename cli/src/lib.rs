@@ -10,6 +10,7 @@ mod inject;
 mod kubernetes;
 mod lint;
 mod objects;
+mod paint;
 mod proxies;
 mod request;
 mod say;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::config::Lint;
 use crate::objects::{self, Fault, Objects};
+use crate::paint::Tone;
 
 /// A finding and where it is.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -75,8 +76,8 @@ fn of_finding(objects: &Objects, finding: Finding) -> Line {
 /// `FILE: document N: KIND NAMESPACE/NAME: FIELD: error Code: message`, without what is not known.
 fn text(line: &Line) -> String {
     let severity = match line.severity {
-        Severity::Error => "error",
-        Severity::Warning => "warning",
+        Severity::Error => Tone::Bad.paint("error"),
+        Severity::Warning => Tone::Doubtful.paint("warning"),
     };
     let document = line.document.map(|document| format!("document {document}")).unwrap_or_default();
     let parts = [line.file.as_str(), &document, &line.object, &line.field].into_iter().filter(|part| !part.is_empty());

@@ -1,7 +1,7 @@
 //! What operators and tests ask: is it alive, is it ready, who is connected, has everyone got the newest state?
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Query, State};
@@ -13,13 +13,16 @@ use axum::{Json, Router};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use routing::graph::svg;
+use routing::graph::{Loads, svg};
 use routing::world::Settings;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tracing::debug;
 
 use crate::index::Index;
+use crate::kubernetes::peers::Peers;
 use crate::live::{RouteLive, list, lives};
+use crate::load::Reports;
 use crate::registry::Registry;
 use crate::source::Loaded;
 use crate::webhook::Counts;
@@ -30,7 +33,7 @@ const AWAIT_DEFAULT: Duration = Duration::from_secs(5);
 const AWAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What the answers are made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Admin {
     /// The objects.
     pub index: Arc<Index>,
@@ -40,6 +43,10 @@ pub struct Admin {
     pub loaded: Arc<Mutex<Loaded>>,
     /// What the webhook did.
     pub counts: Arc<Counts>,
+    /// What sidecars tell of requests.
+    pub reports: Arc<Reports>,
+    /// The other replicas.
+    pub peers: Arc<OnceLock<Peers>>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +66,7 @@ pub fn router(admin: Admin) -> Router {
         .route("/sidecars", get(sidecars))
         .route("/live", get(live))
         .route("/graph", get(graph))
+        .route("/load", get(load))
         .route("/version", get(|| async { Json(json!({"version": env!("CARGO_PKG_VERSION")})) }))
         .route("/await", get(settled))
         .with_state(admin)
@@ -83,7 +91,15 @@ async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, Status
 /// Never: text takes everything in.
 pub fn sample_metrics() -> Result<String, std::fmt::Error> {
     let index = Arc::new(Index::new(Settings::default()));
-    Admin { index, registry: Arc::default(), loaded: Arc::default(), counts: Arc::default() }.metrics()
+    let admin = Admin {
+        index,
+        registry: Arc::default(),
+        loaded: Arc::default(),
+        counts: Arc::default(),
+        reports: Arc::default(),
+        peers: Arc::default(),
+    };
+    admin.metrics()
 }
 
 impl Admin {
@@ -144,10 +160,25 @@ async fn sidecars(State(admin): State<Admin>) -> Json<Value> {
 
 /// What leads where, as a page that shows itself: no script, nothing from elsewhere. `namespace` chooses whose frontends.
 async fn graph(State(admin): State<Admin>, Query(drawn): Query<Drawn>) -> Html<String> {
-    let picture = svg(&admin.index.graph(drawn.namespace.as_deref()));
+    let (loads, unheard) = admin.loads().await;
+    let picture = svg(&admin.index.graph(drawn.namespace.as_deref()).with(&loads));
+    let unheard = if unheard { "<p>Not all replicas of the controller could be asked: rates are too low.</p>\n" } else { "" };
     Html(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Isthmus</title></head><body>\n{picture}</body></html>\n"
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Isthmus</title></head><body>\n{unheard}{picture}</body></html>\n"
     ))
+}
+
+impl Admin {
+    /// What the sidecars of all replicas have told; and whether some of these could not be asked.
+    async fn loads(&self) -> (Loads, bool) {
+        let others = match self.peers.get() {
+            Some(peers) => peers.ask::<Loads>("/load").await,
+            None => Ok(Vec::new()),
+        };
+        let unheard =
+            others.as_ref().err().inspect(|error| debug!(error = format!("{error:#}"), "another replica cannot be asked")).is_some();
+        (Loads::together(others.unwrap_or_default().into_iter().chain([self.reports.loads()])), unheard)
+    }
 }
 
 #[derive(Deserialize)]
@@ -158,6 +189,11 @@ struct Drawn {
 /// How far routes have come among the sidecars of this replica.
 async fn live(State(admin): State<Admin>) -> Json<Vec<RouteLive>> {
     Json(list(lives(&admin.index, &admin.registry.sidecars())))
+}
+
+/// What the sidecars of this replica have told of requests.
+async fn load(State(admin): State<Admin>) -> Json<Loads> {
+    Json(admin.reports.loads())
 }
 
 /// Answers as soon as the source has the digest and every sidecar obeys it; 504 with the reason if that takes too long.

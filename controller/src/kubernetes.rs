@@ -10,6 +10,7 @@ pub mod identity;
 mod lease;
 mod live;
 mod mesh;
+pub mod peers;
 mod status;
 mod watch;
 
@@ -35,6 +36,7 @@ use crate::run::Disputes;
 use crate::source::Loaded;
 use discovery::FOLLOWED;
 use live::{Looker, Verdicts};
+use peers::Peers;
 use status::{Held, Pending, StatusWriter};
 use watch::Change;
 
@@ -63,10 +65,8 @@ pub struct Kubernetes {
     pub registry: Arc<Registry>,
     /// What is said of the source.
     pub loaded: Arc<Mutex<Loaded>>,
-    /// The Service of all replicas.
-    pub service: String,
-    /// Where replicas ask each other.
-    pub admin_port: u16,
+    /// The other replicas.
+    pub peers: Peers,
 }
 
 impl Kubernetes {
@@ -94,11 +94,7 @@ impl Kubernetes {
         };
         let verdicts = Arc::<Verdicts>::default();
         let looker = Looker {
-            client: self.client.clone(),
-            namespace: self.namespace.clone(),
-            pod: self.pod.clone(),
-            service: self.service.clone(),
-            admin_port: self.admin_port,
+            peers: self.peers,
             index: Arc::clone(&self.index),
             registry: Arc::clone(&self.registry),
             pending: Arc::clone(&pending),

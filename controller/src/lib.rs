@@ -9,6 +9,7 @@ pub mod index;
 pub mod inject;
 pub mod kubernetes;
 pub mod live;
+pub mod load;
 pub mod registry;
 pub mod revision;
 pub mod run;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use kube::Client;
 use parking_lot::Mutex;
 use proto::listen::listen;
+use proto::resources::load_reporting_server::LoadReportingServer;
 use routing::api::ObjectKey;
 use routing::model::ServiceRef;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,7 +31,9 @@ use crate::index::Index;
 use crate::inject;
 use crate::kubernetes::certificates::{Authority, Keeper};
 use crate::kubernetes::identity::Reviewer;
+use crate::kubernetes::peers::Peers;
 use crate::kubernetes::{self, Kubernetes};
+use crate::load::{LoadReceiver, Reports};
 use crate::registry::Registry;
 use crate::revision::Revision;
 use crate::source::Loaded;
@@ -121,6 +124,8 @@ impl Controller {
             registry: Arc::default(),
             loaded: Arc::default(),
             counts: Arc::default(),
+            reports: Arc::default(),
+            peers: Arc::default(),
             tasks: TaskTracker::new(),
             stop,
         };
@@ -185,6 +190,13 @@ async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, w
     let names = vec![host.clone(), format!("{host}.cluster.local")];
     let lifetime = Duration::from_secs(kubernetes.certificate_lifetime_s);
     let certificates = Certificates::new(authority.issue(&names, lifetime)?);
+    let peers = Peers {
+        client: client.clone(),
+        namespace: kubernetes.namespace.clone(),
+        pod: kubernetes.pod.clone(),
+        service: kubernetes.service.clone(),
+        admin_port: config.admin.port(),
+    };
     let source = Kubernetes {
         client: client.clone(),
         namespace: kubernetes.namespace.clone(),
@@ -192,8 +204,7 @@ async fn serve_kubernetes(config: &Config, parts: &Parts, listen: TcpListener, w
         index: Arc::clone(&parts.index),
         registry: Arc::clone(&parts.registry),
         loaded: Arc::clone(&parts.loaded),
-        service: kubernetes.service.clone(),
-        admin_port: config.admin.port(),
+        peers: parts.peers.get_or_init(|| peers).clone(),
     };
     let webhook = async {
         let Some(listener) = webhook else { return Ok(()) };
@@ -234,6 +245,9 @@ struct Parts {
     registry: Arc<Registry>,
     loaded: Arc<Mutex<Loaded>>,
     counts: Arc<Counts>,
+    reports: Arc<Reports>,
+    /// None without an API server, or before it was found.
+    peers: Arc<OnceLock<Peers>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -245,10 +259,12 @@ impl Parts {
         I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let (index, registry) = (Arc::clone(&self.index), Arc::clone(&self.registry));
+        let loads = LoadReceiver { reports: Arc::clone(&self.reports), reviewer: reviewer.clone(), stop: self.stop.clone() };
         let discovery = Discovery::new(index, registry, reviewer, self.tasks.clone(), self.stop.clone());
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(discovery)
+            .add_service(LoadReportingServer::new(loads))
             .serve_with_incoming_shutdown(connections, self.stop.clone().cancelled_owned())
             .await
             .context("xDS server")
@@ -260,6 +276,8 @@ impl Parts {
             registry: Arc::clone(&self.registry),
             loaded: Arc::clone(&self.loaded),
             counts: Arc::clone(&self.counts),
+            reports: Arc::clone(&self.reports),
+            peers: Arc::clone(&self.peers),
         };
         axum::serve(listener, router(admin)).with_graceful_shutdown(self.stop.clone().cancelled_owned()).await.context("admin server")
     }

@@ -47,8 +47,8 @@ pub mod otlp {
     tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
 }
 
-/// The resources a sidecar receives.
-#[allow(missing_docs, clippy::all, unused_qualifications, reason = "generated; documented in the .proto file")]
+/// The resources a sidecar receives, and what it tells.
+#[allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unused_qualifications, reason = "generated; documented in the .proto file")]
 pub mod resources {
     tonic::include_proto!("isthmus.v1");
 }

@@ -4,6 +4,7 @@
 //! Like [`mod@crate::explain`] it decides nothing itself: routes, shares and endpoints are those of the data path.
 
 mod draw;
+mod load;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use crate::model::{Addresses, BackendId, BackendTarget, BackendTls, Filter, Fron
 use crate::reason::Reason;
 use crate::world::World;
 pub use draw::{dot, svg};
+pub use load::{EjectedEndpoint, Load, Loads, Rate};
 
 /// How something fares.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -57,7 +59,7 @@ pub struct Node {
 }
 
 /// A way from one to the next.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Edge {
     /// Id of the node that it begins at.
     pub from: String,
@@ -69,10 +71,13 @@ pub struct Edge {
     pub health: Health,
     /// The reason of the answer that requests get there; empty: none.
     pub reason: &'static str,
+    /// What goes there, if sidecars have told so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
 }
 
 /// The picture. What is broken comes first.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Graph {
     /// By kind, then what is broken first, then by name.
     pub nodes: Vec<Node>,
@@ -94,6 +99,10 @@ impl Graph {
             }
         }
         maker.finish()
+    }
+
+    fn sort(&mut self) {
+        self.nodes.sort_by(|one, other| (one.kind, one.health, &one.label).cmp(&(other.kind, other.health, &other.label)));
     }
 
     /// How many nodes of a kind there are, and how many of these are not well.
@@ -276,16 +285,17 @@ impl Maker<'_> {
                 }
             }
         }
-        let mut nodes: Vec<Node> = self.nodes.into_values().collect();
-        nodes.sort_by(|one, other| (one.kind, one.health, &one.label).cmp(&(other.kind, other.health, &other.label)));
         let edge = |((from, to), flow): ((String, String), Flow)| Edge {
             from,
             to,
             label: flow.labels.into_iter().collect::<Vec<_>>().join(", "),
             health: flow.healths.first().copied().unwrap_or_default(),
             reason: flow.reason,
+            rate: None,
         };
-        Graph { nodes, edges: self.edges.into_iter().map(edge).collect() }
+        let mut graph = Graph { nodes: self.nodes.into_values().collect(), edges: self.edges.into_iter().map(edge).collect() };
+        graph.sort();
+        graph
     }
 }
 

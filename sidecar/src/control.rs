@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::snapshot::Live;
 use crate::telemetry::Telemetry;
+use crate::telemetry::load::Reporter;
 use client::{Client, Confirms, Intercept, Step};
 
 /// Requests on their way to the controller.
@@ -87,6 +88,7 @@ impl Control {
             token_file: config.token_file.clone(),
             revision: String::new(),
             telemetry: Arc::clone(&self.telemetry),
+            reporter: Reporter::new(Arc::clone(&self.telemetry), Arc::clone(&self.live), self.began),
         };
         let (events_in, mut events) = mpsc::channel(1);
         let streams = controller.stream_again_and_again(events_in, stop.clone());
@@ -191,6 +193,7 @@ struct ControllerClient {
     /// Of the newest response, whichever replica it came from.
     revision: String,
     telemetry: Arc<Telemetry>,
+    reporter: Reporter,
 }
 
 impl ControllerClient {
@@ -232,7 +235,8 @@ impl ControllerClient {
             request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().with_context(place)?);
         }
         events.send(Event::Connected(sender)).await.context("control ends")?;
-        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
+        let metadata = request.metadata().clone();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let response = client.delta_aggregated_resources(request).await?;
         if let Some(zone) = response.metadata().get(proto::ZONE_METADATA).and_then(|zone| zone.to_str().ok()) {
             events.send(Event::Zone(zone.to_owned())).await.context("control ends")?;
@@ -240,11 +244,18 @@ impl ControllerClient {
         info!(controller = %self.endpoint.uri(), "connected");
         self.telemetry.controller_connected.set(1);
         let mut responses: Streaming<DeltaDiscoveryResponse> = response.into_inner();
-        while let Some(response) = responses.message().await? {
-            self.revision.clone_from(&response.system_version_info);
-            events.send(Event::Response(Box::new(response))).await.context("control ends")?;
+        let (revision, reporter) = (&mut self.revision, &mut self.reporter);
+        let obeyed = async {
+            while let Some(response) = responses.message().await? {
+                revision.clone_from(&response.system_version_info);
+                events.send(Event::Response(Box::new(response))).await.context("control ends")?;
+            }
+            Ok(())
+        };
+        tokio::select! {
+            ended = obeyed => ended,
+            never = reporter.run(channel, &metadata) => match never {},
         }
-        Ok(())
     }
 
     /// Who asks, and what the state it holds was made of.

@@ -3,6 +3,7 @@
 //! Invariant: a request is told once, also when it was cancelled: the [`Record`] tells it when it is dropped.
 
 mod access_log;
+pub(crate) mod load;
 mod state;
 mod tap;
 pub(crate) mod trace;
@@ -10,10 +11,9 @@ pub(crate) mod trace;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::MappedRwLockReadGuard;
+use parking_lot::{MappedRwLockReadGuard, Mutex};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
@@ -303,25 +303,30 @@ fn counters<S: Clone + Eq + Hash>() -> Family<S, Counter, fn() -> Counter> {
 #[derive(Debug)]
 struct Capped<S, M, C = fn() -> M> {
     family: Family<S, M, C>,
-    series: AtomicUsize,
+    known: Mutex<Vec<(S, M)>>,
 }
 
-impl<S: Clone + Eq + Hash, M, C: MetricConstructor<M>> Capped<S, M, C> {
+impl<S: Clone + Eq + Hash, M: Clone, C: MetricConstructor<M>> Capped<S, M, C> {
     fn new(family: Family<S, M, C>) -> Self {
-        Self { family, series: AtomicUsize::new(0) }
+        Self { family, known: Mutex::default() }
     }
 
     /// The series of these labels, or that of `overflow` if there are too many.
     fn of(&self, labels: &S, overflow: impl FnOnce() -> S) -> MappedRwLockReadGuard<'_, M> {
-        if let Some(known) = self.family.get(labels) {
-            return known;
+        if let Some(series) = self.family.get(labels) {
+            return series;
         }
-        // Two who come at once may both count: the maximum is one of memory, not of arithmetic.
-        if self.series.load(Relaxed) >= SERIES_MAX {
+        let mut known = self.known.lock();
+        // Somebody else may have come first.
+        if let Some(series) = self.family.get(labels) {
+            return series;
+        }
+        if known.len() >= SERIES_MAX {
             return self.family.get_or_create(&overflow());
         }
-        self.series.fetch_add(1, Relaxed);
-        self.family.get_or_create(labels)
+        let series = self.family.get_or_create(labels);
+        known.push((labels.clone(), series.clone()));
+        series
     }
 }
 

@@ -187,6 +187,72 @@ fn in_the_shell_of_a_demo_edits_take_effect() {
     assert!(text.contains("in force after") && text.contains("/default/cart-") && text.contains("done"), "{text}");
 }
 
+/// The code blocks of a page, but for those of YAML.
+fn blocks(page: &str) -> Vec<String> {
+    let odd = page.split("```").skip(1).step_by(2);
+    odd.filter_map(|block| block.strip_prefix('\n')).map(str::to_owned).collect()
+}
+
+/// Each command in its order, in a folder like a clone: a newcomer who follows the page reaches the main job, breaks it in three ways, and is told
+/// the cause of each by one command.
+#[test]
+fn the_commands_of_the_quick_start_show_what_it_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = open_folder();
+    let clone = folder.path();
+    let built = clone.join("target/debug");
+    std::fs::create_dir_all(&built).expect("a folder");
+    programs(&built);
+    std::os::unix::fs::symlink(examples().parent().expect("the manifests"), clone.join("manifests")).expect("a link");
+    let page = std::fs::read_to_string(examples().join("../../docs/quick-start.md")).expect("the page");
+    let blocks = blocks(&page);
+    // What is typed into the shell of the demo.
+    let (typed, commands): (Vec<&str>, Vec<&str>) =
+        blocks.iter().flat_map(|block| block.lines()).partition(|line| line.starts_with("isthmus "));
+    let shell = clone.join("shell");
+    std::fs::write(&shell, format!("#!/bin/sh\n{}\n", typed.join("\n"))).expect("written");
+    std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755)).expect("executable");
+
+    let (mut explained, mut asked) = (Vec::new(), Vec::new());
+    // `make demo` builds first; it is run where the project is built.
+    for command in commands.iter().filter(|command| **command != "make demo") {
+        let output = Command::new("sh").args(["-c", command]).current_dir(clone).env("SHELL", &shell).output().expect("a shell");
+        let text = shown(&output);
+        let (command, says) = command.split_once('#').map_or((*command, ""), |(command, says)| (command, says.trim()));
+        if command.contains(" explain ") {
+            explained.push((output.status.code(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned()));
+        } else if command.contains("demo mine") {
+            let (status, reason) = says.split_once(' ').expect("a status and a reason");
+            assert!(text.contains(status) && text.contains(reason), "{command}: {text}");
+            asked.push(reason);
+        } else if command.contains(" lint ") {
+            assert!(output.status.success() && text.contains("warning NoEndpoint"), "{command}: {text}");
+        } else {
+            assert!(output.status.success(), "{command}: {text}");
+        }
+        if command.contains("--shell") {
+            assert!(text.matches("x-served-by").count() == typed.len() && typed.len() == 2, "{text}");
+        }
+    }
+    assert_eq!(asked, ["invalid_backend", "invalid_backend", "no_endpoint"]);
+    let causes = [
+        "ServiceImport/default/cart/80 answers",
+        "has no TCP port 8081",
+        "needs a ReferenceGrant in namespace elsewhere",
+        "no ready endpoint",
+    ];
+    assert_eq!(explained.len(), causes.len(), "{explained:?}");
+    for (number, ((code, text), cause)) in explained.iter().zip(causes).enumerate() {
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("outcome") && last.contains(cause), "{text}");
+        assert_eq!(*code, Some(i32::from(number > 0)), "{text}");
+        // The page says it in the same words.
+        let words = last.rsplit(": ").next().unwrap_or_default();
+        assert!(number == 0 || page.contains(words), "{last}");
+    }
+    assert!(std::fs::read_to_string(clone.join("mine.svg")).expect("a picture").contains("no_endpoint"));
+}
+
 fn copy_example(name: &str, to: &Path) {
     for cluster in ["west", "east"] {
         std::fs::create_dir_all(to.join(cluster)).expect("a folder");

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use tests::Bed;
 
 /// Width and height of the window.
 const WINDOW: (u32, u32) = (1760, 480);
+
+/// What is requested is seen in the page after this time at most.
+const LOAD_SEEN_MAX: Duration = Duration::from_secs(30);
 
 /// Looks at it from the client's pod: the browser shows what is meant, and a screenshot of it.
 pub(crate) fn look(bed: &Bed, folder: &Path) -> anyhow::Result<()> {
@@ -24,9 +28,18 @@ pub(crate) fn look(bed: &Bed, folder: &Path) -> anyhow::Result<()> {
         ensure!(output.status.success(), "chromium: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let shown = browse("--dump-dom")?;
-    for expected in ["ServiceImport/default/store/80", "HTTPRoute default/store", "invalid_backend", "1 not well"] {
-        ensure!(shown.contains(expected), "the page does not show {expected:?}: {shown}");
+    let end = Instant::now() + LOAD_SEEN_MAX;
+    loop {
+        for path in ["/cart", "/gone"] {
+            bed.get("store.default.svc.clusterset.local:80", path)?;
+        }
+        let shown = browse("--dump-dom")?;
+        let all = ["ServiceImport/default/store/80", "HTTPRoute default/store", "invalid_backend", "1 not well", "/s, ", " % fail"];
+        let missing: Vec<&str> = all.into_iter().filter(|expected| !shown.contains(expected)).collect();
+        if missing.is_empty() {
+            break;
+        }
+        ensure!(Instant::now() < end, "the page does not show {missing:?}: {shown}");
     }
     let path = folder.canonicalize()?.join("graph.png");
     browse(&format!("--screenshot={}", path.display()))?;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::kubernetes;
+use crate::paint::Tone;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -107,8 +108,11 @@ impl Held {
             (Some(held), None) => format!("still holds routes (version {held})"),
             (Some(held), Some(wanted)) => format!("holds OTHER routes: version {held}, these objects make {wanted}"),
         };
-        let ejected =
-            if self.ejected.is_empty() { String::new() } else { format!("          ejected for now: {}\n", self.ejected.join(", ")) };
-        format!("sidecar   {pod} {state}\n{ejected}")
+        let ejected = match self.ejected.is_empty() {
+            true => String::new(),
+            false => format!("          {}: {}\n", Tone::Doubtful.paint("ejected for now"), self.ejected.join(", ")),
+        };
+        let tone = if self.is_live { Tone::Good } else { Tone::Bad };
+        format!("sidecar   {pod} {}\n{ejected}", tone.paint(&state))
     }
 }

@@ -3,23 +3,18 @@
 //! Invariant: no count is written, nor what passes within [`BEHIND_MIN`]: what comes and goes with pods changes no status.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use jiff::Timestamp;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
-use kube::{Api, Client};
 use parking_lot::Mutex;
 use routing::api::ObjectKey;
 use routing::status::{Condition, LIVE};
 use tokio::sync::watch;
 use tracing::warn;
 
+use super::peers::Peers;
 use super::status::Pending;
-use super::{CALL_TIMEOUT, in_time};
 use crate::index::Index;
 use crate::live::{Lagging, Live, Lives, RouteLive, lives, merge, unlist};
 use crate::registry::Registry;
@@ -32,8 +27,6 @@ const BEHIND_MIN: Duration = Duration::from_secs(10);
 const VERDICT_MIN: Duration = Duration::from_secs(10);
 /// A replica that ends or begins fails a few times; then it is said, once.
 const FAILURES_SAID: u32 = 10;
-/// Another replica that does not answer within this time is asked again later.
-const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is said of each route.
 #[derive(Debug, Default)]
@@ -98,14 +91,7 @@ fn verdict(live: &Live, before: Option<&Verdict>, now: Instant) -> Option<Condit
 
 /// Looks, and has written what differs.
 pub(super) struct Looker {
-    pub(super) client: Client,
-    pub(super) namespace: String,
-    /// Our own pod.
-    pub(super) pod: String,
-    /// The Service of all replicas.
-    pub(super) service: String,
-    /// Where replicas answer each other.
-    pub(super) admin_port: u16,
+    pub(super) peers: Peers,
     pub(super) index: Arc<Index>,
     pub(super) registry: Arc<Registry>,
     pub(super) pending: Arc<Pending>,
@@ -150,33 +136,11 @@ impl Looker {
 
     /// How far routes have come among the sidecars of all replicas.
     async fn look(&self) -> anyhow::Result<Lives> {
-        let peers = self.peers().await?;
         let mut all = lives(&self.index, &self.registry.sidecars());
-        let http = reqwest::Client::builder().timeout(PEER_TIMEOUT).no_proxy().build()?;
-        for peer in peers {
-            let answer = http.get(format!("http://{peer}/live")).send().await.with_context(|| peer.to_string())?;
-            let list: Vec<RouteLive> = answer.error_for_status()?.json().await.with_context(|| peer.to_string())?;
+        for list in self.peers.ask::<Vec<RouteLive>>("/live").await? {
             merge(&mut all, unlist(list));
         }
         Ok(all)
-    }
-
-    /// The other replicas, those that are ending included: their sidecars are still there.
-    async fn peers(&self) -> anyhow::Result<Vec<SocketAddr>> {
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &self.namespace);
-        let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={}", self.service));
-        let slices = in_time(CALL_TIMEOUT, slices.list(&of_service)).await?;
-        let mut peers = Vec::new();
-        for endpoint in slices.items.into_iter().flat_map(|slice| slice.endpoints).flatten() {
-            let is_other = endpoint.target_ref.as_ref().is_none_or(|target| target.name.as_ref() != Some(&self.pod));
-            let serves = endpoint.conditions.as_ref().and_then(|conditions| conditions.serving.or(conditions.ready)).unwrap_or(true);
-            if is_other && serves {
-                peers.extend(endpoint.addresses.first().and_then(|address| Some(SocketAddr::new(address.parse().ok()?, self.admin_port))));
-            }
-        }
-        peers.sort_unstable();
-        peers.dedup();
-        Ok(peers)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Edge, Graph, Health, Node, NodeKind};
+use super::{Edge, Graph, Health, Node, NodeKind, Rate};
 
 /// Of a node.
 const WIDTH: usize = 300;
@@ -101,7 +101,8 @@ pub fn svg(graph: &Graph) -> String {
 fn svg_edge(text: &mut String, edge: &Edge, (from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize), line: usize) {
     let (x1, y1, x2, y2) = (from_x + WIDTH, from_y + HEIGHT / 2, to_x, to_y + HEIGHT / 2);
     let middle = x1.midpoint(x2);
-    let title = [edge.reason, edge.label.as_str()].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(", ");
+    let rate = edge.rate.map(Rate::text).unwrap_or_default();
+    let title = joined(&[edge.reason, &edge.label, &rate], ", ");
     let dashes = if edge.health == Health::Well { "" } else { " stroke-dasharray=\"6 3\"" };
     let _ = writeln!(
         text,
@@ -112,20 +113,21 @@ fn svg_edge(text: &mut String, edge: &Edge, (from_x, from_y): (usize, usize), (t
     );
     // How many endpoints a cluster has stands in the backend.
     let is_to_cluster = to_x == MARGIN + column(NodeKind::Cluster) * COLUMN;
-    if !title.is_empty() && !is_to_cluster && line < LABELS_MAX {
+    let label = if is_to_cluster { &rate } else { &title };
+    if !label.is_empty() && line < LABELS_MAX {
         // Near its end, where edges from one node are apart; those to one node above each other, what is broken first.
         let (x, y) = (x2 - 6, y2 - 4 - line * LABEL_LINE);
         let _ = writeln!(
             text,
             "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\" font-size=\"10\" fill=\"{}\">{}</text>",
             colour(edge.health),
-            escaped(&shortened(&title, 28))
+            escaped(&shortened(label, 28))
         );
     }
 }
 
 fn svg_node(text: &mut String, node: &Node, (x, y): (usize, usize)) {
-    let full = [node.label.as_str(), node.detail.as_str()].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(": ");
+    let full = joined(&[&node.label, &node.detail], ": ");
     let fill = if node.health == Health::Well { "#f5f7f5" } else { "#fdf3f2" };
     let _ = writeln!(
         text,
@@ -146,6 +148,11 @@ fn svg_node(text: &mut String, node: &Node, (x, y): (usize, usize)) {
         );
     }
     text.push_str("</g>\n");
+}
+
+/// Those that say something.
+fn joined(parts: &[&str], between: &str) -> String {
+    parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(between)
 }
 
 /// In the middle, since names differ at both ends.
@@ -169,12 +176,11 @@ pub fn dot(graph: &Graph) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let mut text = "digraph isthmus {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n".to_owned();
     for node in &graph.nodes {
-        let label =
-            [node.label.as_str(), node.detail.as_str()].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("\n");
+        let label = joined(&[&node.label, &node.detail], "\n");
         let _ = writeln!(text, "  {} [label={}, color=\"{}\"];", quoted(&node.id), quoted(&label), colour(node.health));
     }
     for edge in &graph.edges {
-        let label = [edge.label.as_str(), edge.reason].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(": ");
+        let label = joined(&[&edge.label, edge.reason, &edge.rate.map(Rate::text).unwrap_or_default()], ": ");
         let _ = writeln!(
             text,
             "  {} -> {} [label={}, color=\"{}\"];",

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::snapshot::Snapshot;
+use crate::snapshot::{LiveEndpoint, Snapshot};
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct EndpointLabels {
@@ -51,16 +51,19 @@ fn register_endpoints(registry: &mut Registry, counts: impl IntoIterator<Item = 
     registry.register("endpoints", help, endpoints);
 }
 
-fn count(snapshot: &Snapshot, now_ms: u64) -> Vec<(EndpointLabels, i64)> {
+/// Endpoints of the backends that are in use, with the backend's name.
+pub(super) fn endpoints(snapshot: &Snapshot) -> impl Iterator<Item = (&Arc<str>, &LiveEndpoint)> {
     let rules = snapshot.frontends.values().flat_map(|frontend| frontend.rules.iter().flatten());
     let backends: BTreeMap<&Arc<str>, _> =
         rules.flat_map(|rule| rule.backends.iter().flatten()).map(|backend| (&backend.name, backend)).collect();
+    backends.into_iter().flat_map(|(name, backend)| backend.v4.iter().chain(&backend.v6).map(move |endpoint| (name, endpoint)))
+}
+
+fn count(snapshot: &Snapshot, now_ms: u64) -> Vec<(EndpointLabels, i64)> {
     let mut counts: BTreeMap<(&Arc<str>, &Arc<str>, &'static str), i64> = BTreeMap::new();
-    for (name, backend) in backends {
-        for endpoint in backend.v4.iter().chain(&backend.v6) {
-            let state = if endpoint.state.is_ejected(now_ms) { "ejected" } else { "available" };
-            *counts.entry((name, &endpoint.cluster, state)).or_default() += 1;
-        }
+    for (name, endpoint) in endpoints(snapshot) {
+        let state = if endpoint.state.is_ejected(now_ms) { "ejected" } else { "available" };
+        *counts.entry((name, &endpoint.cluster, state)).or_default() += 1;
     }
     let labels = |(backend, cluster, state): (&Arc<str>, &Arc<str>, _)| EndpointLabels {
         backend: Arc::clone(backend),

@@ -116,6 +116,24 @@ pub(crate) fn requests_are_shown(bed: &Bed) -> anyhow::Result<()> {
         let is_it = line["pod"] == "shop/client" && line["path"] == "/cart" && line["status"] == 200;
         ensure!(is_it && line["backend"].as_str().is_some_and(|backend| backend.starts_with("ServiceImport/shop/cart/")), "{line}");
     }
+    eventually("the picture shows what is requested", || {
+        bed.shell("client", &format!("curl -s {CART}"))?;
+        let (is_well, said) = bed.isthmus(EAST, &["graph", "-n", "shop", "-o", "json"])?;
+        let start = said.find('{').with_context(|| said.clone())?;
+        let picture: Value = serde_json::from_str(&said[start..])?;
+        let edges = picture["edges"].as_array().context("edges")?;
+        let rate = |from: &str, to: &str| {
+            let is_it = |edge: &&Value| {
+                edge["from"].as_str().is_some_and(|id| id.contains(from)) && edge["to"].as_str().is_some_and(|id| id.contains(to))
+            };
+            edges.iter().find(is_it).and_then(|edge| edge["rate"]["per_second"].as_f64()).unwrap_or_default()
+        };
+        let rates =
+            [("Frontend ", "Route "), ("shop/store", "Backend ServiceImport/shop/cart/"), ("Backend ServiceImport/shop/cart/", "Cluster ")]
+                .map(|(from, to)| rate(from, to));
+        ensure!(is_well && rates.iter().all(|rate| *rate > 0.0), "{rates:?}: {said}");
+        Ok(())
+    })?;
     let (is_well, said) = bed.isthmus(EAST, &["version", "-o", "json"])?;
     let versions: Value = serde_json::from_str(&said)?;
     let ours = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,194 @@
+//! What is told to the controller about requests, so that it can draw them: how many went where lately, and which endpoints are left out.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::resources::load_reporting_client::LoadReportingClient;
+use proto::resources::{EjectedEndpoint, Load, LoadReport};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use tracing::debug;
+
+use super::{RequestLabels, Telemetry, state};
+use crate::snapshot::{Live, Snapshot};
+
+/// How often it is told.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Frontend, route, backend, cluster of the endpoint.
+type Way = [Arc<str>; 4];
+
+/// Requests, and how many of them failed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Count {
+    requests: u64,
+    failed: u64,
+}
+
+impl RequestLabels {
+    /// Whether the client was not served as it should be, for a reason that is not its own.
+    fn is_failed(&self) -> bool {
+        self.status >= 500 || (self.status == 0 && !matches!(self.reason, "" | "client_gone"))
+    }
+}
+
+/// Makes reports of what was counted.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    telemetry: Arc<Telemetry>,
+    live: Live,
+    /// When the process began.
+    began: Instant,
+    /// What had been counted by the last report.
+    before: BTreeMap<Way, Count>,
+    at: Instant,
+    /// The last report said nothing.
+    is_at_rest: bool,
+}
+
+impl Reporter {
+    /// What is counted from now on will be told.
+    pub(crate) fn new(telemetry: Arc<Telemetry>, live: Live, began: Instant) -> Self {
+        let before = telemetry.counts();
+        Self { telemetry, live, began, before, at: Instant::now(), is_at_rest: true }
+    }
+
+    /// What has happened since the last one; none: nothing, as before.
+    fn report(&mut self) -> Option<LoadReport> {
+        let counts = self.telemetry.counts();
+        let mut loads = Vec::new();
+        for (way, count) in &counts {
+            let before = self.before.get(way).copied().unwrap_or_default();
+            let requests = count.requests.saturating_sub(before.requests);
+            if requests > 0 {
+                let [frontend, route, backend, source_cluster] = way.clone().map(|name| name.to_string());
+                let failed = count.failed.saturating_sub(before.failed);
+                loads.push(Load { frontend, route, backend, source_cluster, requests, failed });
+            }
+        }
+        self.before = counts;
+        let now = Instant::now();
+        let interval_ms = millis(now - std::mem::replace(&mut self.at, now));
+        let ejected = ejected(&self.live.load(), millis(self.began.elapsed()));
+        let is_at_rest = loads.is_empty() && ejected.is_empty();
+        let was_at_rest = std::mem::replace(&mut self.is_at_rest, is_at_rest);
+        (!(is_at_rest && was_at_rest)).then_some(LoadReport { interval_ms, loads, ejected })
+    }
+
+    /// Tells the controller for as long as it is polled; what it does not take is told no second time.
+    pub(crate) async fn run(&mut self, channel: Channel, metadata: &MetadataMap) -> Infallible {
+        let mut client = LoadReportingClient::new(channel);
+        let mut ticks = tokio::time::interval(REPORT_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stream: Option<Stream> = None;
+        loop {
+            tokio::select! {
+                status = ended(&mut stream) => {
+                    // A controller that is older than this does not know of it.
+                    debug!(%status, "no load reports");
+                    stream = None;
+                }
+                _ = ticks.tick() => {
+                    let Some(report) = self.report() else { continue };
+                    let (reports, _) = stream.get_or_insert_with(|| open(&mut client, metadata));
+                    if let Err(error) = reports.try_send(report) {
+                        debug!(%error, "load report");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where reports go, and what ends when nobody takes them any more.
+type Stream = (mpsc::Sender<LoadReport>, Pin<Box<dyn Future<Output = Status> + Send>>);
+
+fn open(client: &mut LoadReportingClient<Channel>, metadata: &MetadataMap) -> Stream {
+    let (reports, outgoing) = mpsc::channel(1);
+    let mut request = Request::new(ReceiverStream::new(outgoing));
+    request.metadata_mut().clone_from(metadata);
+    let mut client = client.clone();
+    let call = async move { client.report(request).await.map_or_else(|status| status, |_| Status::ok("the controller ends")) };
+    (reports, Box::pin(call))
+}
+
+async fn ended(stream: &mut Option<Stream>) -> Status {
+    match stream {
+        Some((_, call)) => call.await,
+        None => pending().await,
+    }
+}
+
+impl Telemetry {
+    /// What has been counted of each way.
+    fn counts(&self) -> BTreeMap<Way, Count> {
+        let mut counts: BTreeMap<Way, Count> = BTreeMap::new();
+        for (labels, requests) in self.requests.known.lock().iter() {
+            let way = [&labels.frontend, &labels.route, &labels.backend, &labels.source_cluster].map(Arc::clone);
+            let count = counts.entry(way).or_default();
+            count.requests += requests.get();
+            count.failed += if labels.is_failed() { requests.get() } else { 0 };
+        }
+        counts
+    }
+}
+
+fn ejected(snapshot: &Snapshot, now_ms: u64) -> Vec<EjectedEndpoint> {
+    let ejected = state::endpoints(snapshot).filter(|(_, endpoint)| endpoint.state.is_ejected(now_ms));
+    ejected
+        .map(|(backend, endpoint)| EjectedEndpoint {
+            backend: backend.to_string(),
+            source_cluster: endpoint.cluster.to_string(),
+            address: endpoint.address.to_string(),
+        })
+        .collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(telemetry: &Telemetry, route: &str, status: u16, reason: &'static str) {
+        let name = |name: &str| -> Arc<str> { name.into() };
+        let labels = RequestLabels {
+            frontend: name("frontend"),
+            route: name(route),
+            rule: name("0"),
+            backend: name("backend"),
+            source_cluster: name("west"),
+            status,
+            reason,
+        };
+        telemetry.requests.of(&labels, || labels.clone()).inc();
+    }
+
+    #[test]
+    fn a_report_says_what_was_counted_since_the_last_one_and_once_that_nothing_was() {
+        let telemetry = Arc::new(Telemetry::new(None, None));
+        count(&telemetry, "shop/old", 200, "");
+        let mut reporter = Reporter::new(Arc::clone(&telemetry), crate::control::empty(), Instant::now());
+        assert_eq!(reporter.report(), None, "what was before is nobody's concern");
+        for (status, reason) in [(200, ""), (503, ""), (404, "no_route"), (502, "tls_failed"), (0, "client_gone"), (0, "no_endpoint")] {
+            count(&telemetry, "shop/store", status, reason);
+        }
+        count(&telemetry, "shop/old", 200, "");
+        let loads = reporter.report().expect("a report").loads;
+        let said: Vec<_> = loads.iter().map(|load| (load.route.as_str(), load.requests, load.failed)).collect();
+        assert_eq!(said, [("shop/old", 1, 0), ("shop/store", 6, 3)]);
+        assert_eq!(reporter.report().map(|report| report.loads.len()), Some(0), "it is at rest now");
+        assert_eq!(reporter.report(), None);
+        count(&telemetry, "shop/store", 200, "");
+        assert_eq!(reporter.report().map(|report| report.loads.len()), Some(1));
+    }
+}
