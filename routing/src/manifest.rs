@@ -3,6 +3,13 @@
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+/// Documents of one text.
+const DOCUMENTS_MAX: usize = 100_000;
+/// Scalars, lists and maps of one text.
+const NODES_MAX: usize = 10_000_000;
+/// Each of these begins, and some of them end.
+const EVENTS_MAX: usize = 2 * NODES_MAX;
+
 /// One YAML document; the items of a `List` count as documents of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -25,9 +32,12 @@ pub struct YamlError {
 /// The documents of a text, empty ones left out.
 ///
 /// # Errors
-/// The text is no YAML; nothing of it is returned then, so that a half-written file never takes effect.
+/// The text is no YAML, or more than [`DOCUMENTS_MAX`] documents or [`NODES_MAX`] nodes; nothing of it is returned then, so that a half-written file
+/// never takes effect.
 pub fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
-    let values: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| YamlError {
+    let budget = serde_saphyr::budget! { max_documents: DOCUMENTS_MAX, max_nodes: NODES_MAX, max_events: EVENTS_MAX };
+    let options = serde_saphyr::options! { budget: budget };
+    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| YamlError {
         line: error.location().map_or(0, |location| location.line()),
         message: first_line(&error.to_string()),
     })?;
@@ -72,6 +82,14 @@ mod tests {
         let documents = parse("---\nkind: A\n---\n---\nkind: B\n").expect("YAML");
         let kinds: Vec<_> = documents.iter().map(|document| (document.index, document.value["kind"].as_str())).collect();
         assert_eq!(kinds, [(0, Some("A")), (1, Some("B"))]);
+    }
+
+    #[test]
+    fn a_file_may_hold_a_whole_mesh() {
+        let documents = parse(&"---\nkind: A\nspec: {ports: [{port: 80}, {port: 81}]}\n".repeat(3_000)).expect("YAML");
+        assert_eq!(documents.len(), 3_000);
+        let error = parse(&"---\na\n".repeat(DOCUMENTS_MAX + 1)).expect_err("too many");
+        assert!(error.message.contains("documents"), "{error}");
     }
 
     #[test]

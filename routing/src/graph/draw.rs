@@ -21,6 +21,8 @@ const HEAD: usize = 72;
 const LABEL_CHARS: usize = 42;
 /// Labels of edges to one node; the others are shown when one points at them.
 const LABELS_MAX: usize = 2;
+/// With more edges than this those on which all is well step back, so that the others are seen; what they say is shown when one points at them.
+const CLEAR_EDGES_MAX: usize = 100;
 /// Between these.
 const LABEL_LINE: usize = 12;
 
@@ -84,7 +86,8 @@ pub fn svg(graph: &Graph) -> String {
                 *left -= 1;
                 *left
             });
-            svg_edge(&mut text, edge, *from, *to, line.unwrap_or_default());
+            let steps_back = graph.edges.len() > CLEAR_EDGES_MAX && edge.health == Health::Well;
+            svg_edge(&mut text, edge, *from, *to, line.filter(|line| *line < LABELS_MAX && !steps_back), steps_back);
         }
     }
     for node in &graph.nodes {
@@ -98,15 +101,26 @@ pub fn svg(graph: &Graph) -> String {
     text + "</svg>\n"
 }
 
-fn svg_edge(text: &mut String, edge: &Edge, (from_x, from_y): (usize, usize), (to_x, to_y): (usize, usize), line: usize) {
+fn svg_edge(
+    text: &mut String,
+    edge: &Edge,
+    (from_x, from_y): (usize, usize),
+    (to_x, to_y): (usize, usize),
+    line: Option<usize>,
+    steps_back: bool,
+) {
     let (x1, y1, x2, y2) = (from_x + WIDTH, from_y + HEIGHT / 2, to_x, to_y + HEIGHT / 2);
     let middle = x1.midpoint(x2);
     let rate = edge.rate.map(Rate::text).unwrap_or_default();
     let title = joined(&[edge.reason, &edge.label, &rate], ", ");
-    let dashes = if edge.health == Health::Well { "" } else { " stroke-dasharray=\"6 3\"" };
+    let look = match edge.health {
+        Health::Well if steps_back => " stroke-opacity=\"0.15\"",
+        Health::Well => "",
+        Health::Impaired | Health::Broken => " stroke-dasharray=\"6 3\"",
+    };
     let _ = writeln!(
         text,
-        "<path d=\"M {x1} {y1} C {middle} {y1}, {middle} {y2}, {x2} {y2}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"{dashes}>\
+        "<path d=\"M {x1} {y1} C {middle} {y1}, {middle} {y2}, {x2} {y2}\" fill=\"none\" stroke=\"{}\" stroke-width=\"1.5\"{look}>\
          <title>{}</title></path>",
         colour(edge.health),
         escaped(&title)
@@ -114,7 +128,7 @@ fn svg_edge(text: &mut String, edge: &Edge, (from_x, from_y): (usize, usize), (t
     // How many endpoints a cluster has stands in the backend.
     let is_to_cluster = to_x == MARGIN + column(NodeKind::Cluster) * COLUMN;
     let label = if is_to_cluster { &rate } else { &title };
-    if !label.is_empty() && line < LABELS_MAX {
+    if let Some(line) = line.filter(|_| !label.is_empty()) {
         // Near its end, where edges from one node are apart; those to one node above each other, what is broken first.
         let (x, y) = (x2 - 6, y2 - 4 - line * LABEL_LINE);
         let _ = writeln!(
@@ -209,6 +223,29 @@ mod tests {
         let graph = Graph { nodes: vec![node], edges: Vec::new() };
         assert!(svg(&graph).contains("&lt;a &amp; &quot;b&quot;&gt;"));
         assert!(dot(&graph).contains(r#"label="<a & \"b\">""#));
+    }
+
+    #[test]
+    fn where_there_is_much_what_is_well_steps_back() {
+        let node = |kind, id: String| Node { label: id.clone(), id, kind, detail: String::new(), health: Health::Well };
+        let edge = |number: usize, health| Edge {
+            from: format!("f{number}"),
+            to: format!("r{number}"),
+            label: format!("label-{number}"),
+            health,
+            reason: "",
+            rate: None,
+        };
+        for (count, is_crowded) in [(CLEAR_EDGES_MAX, false), (CLEAR_EDGES_MAX + 1, true)] {
+            let kinds = [(NodeKind::Frontend, "f"), (NodeKind::Route, "r")];
+            let nodes = kinds.into_iter().flat_map(|(kind, name)| (0..count).map(move |number| node(kind, format!("{name}{number}"))));
+            let edges = (0..count).map(|number| edge(number, if number == 0 { Health::Broken } else { Health::Well }));
+            let picture = svg(&Graph { nodes: nodes.collect(), edges: edges.collect() });
+            assert_eq!(picture.contains("stroke-opacity"), is_crowded);
+            // In the title of the edge, and beside it.
+            assert_eq!(picture.matches(">label-0<").count(), 2, "what is broken has its label");
+            assert_eq!(picture.matches(">label-1<").count(), if is_crowded { 1 } else { 2 });
+        }
     }
 
     #[test]
