@@ -32,6 +32,9 @@ const AWAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// And never longer than this.
 const AWAIT_MAX: Duration = Duration::from_secs(60);
 
+/// What was asked of other replicas for a picture serves all who look at it within this time.
+const LOADS_KEPT: Duration = Duration::from_secs(1);
+
 /// What the answers are made of.
 #[derive(Clone)]
 pub struct Admin {
@@ -47,6 +50,8 @@ pub struct Admin {
     pub reports: Arc<Reports>,
     /// The other replicas.
     pub peers: Arc<OnceLock<Peers>>,
+    /// What was last known of requests: when, what, and whether a replica could not be asked.
+    pub kept: Arc<tokio::sync::Mutex<Option<(Instant, Loads, bool)>>>,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +103,7 @@ pub fn sample_metrics() -> Result<String, std::fmt::Error> {
         counts: Arc::default(),
         reports: Arc::default(),
         peers: Arc::default(),
+        kept: Arc::default(),
     };
     admin.metrics()
 }
@@ -169,15 +175,28 @@ async fn graph(State(admin): State<Admin>, Query(drawn): Query<Drawn>) -> Html<S
 }
 
 impl Admin {
-    /// What the sidecars of all replicas have told; and whether some of these could not be asked.
+    /// What the sidecars of all replicas have told; and whether some of these could not be asked. Asked once within [`LOADS_KEPT`], however many
+    /// look at the picture.
     async fn loads(&self) -> (Loads, bool) {
-        let others = match self.peers.get() {
-            Some(peers) => peers.ask::<Loads>("/load").await,
-            None => Ok(Vec::new()),
+        let mut kept = self.kept.lock().await;
+        if let Some((at, loads, unheard)) = kept.as_ref().filter(|(at, ..)| at.elapsed() < LOADS_KEPT) {
+            debug!(age_ms = at.elapsed().as_millis(), "kept loads");
+            return (loads.clone(), *unheard);
+        }
+        let answers = match self.peers.get() {
+            Some(peers) => peers.ask::<Loads>("/load").await.unwrap_or_else(|error| vec![Err(error)]),
+            None => Vec::new(),
         };
-        let unheard =
-            others.as_ref().err().inspect(|error| debug!(error = format!("{error:#}"), "another replica cannot be asked")).is_some();
-        (Loads::together(others.unwrap_or_default().into_iter().chain([self.reports.loads()])), unheard)
+        let mut unheard = false;
+        let heard = answers.into_iter().filter_map(|answer| {
+            answer
+                .inspect_err(|error| debug!(error = format!("{error:#}"), "another replica cannot be asked"))
+                .inspect_err(|_| unheard = true)
+                .ok()
+        });
+        let loads = Loads::together(heard.chain([self.reports.loads()]));
+        *kept = Some((Instant::now(), loads.clone(), unheard));
+        (loads, unheard)
     }
 }
 

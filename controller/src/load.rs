@@ -15,11 +15,14 @@ use crate::kubernetes::identity::Reviewer;
 
 /// What one sidecar tells at most: it has no more series either.
 const LOADS_MAX: usize = 4000;
+/// And in so many bytes.
+pub(crate) const REPORT_BYTES_MAX: usize = 1024 * 1024;
 
 /// The last report of each sidecar that is connected and not at rest.
 #[derive(Debug, Default)]
 pub struct Reports {
-    last: Mutex<BTreeMap<u64, LoadReport>>,
+    /// With the number of the stream that it came on.
+    last: Mutex<BTreeMap<String, (u64, LoadReport)>>,
     next: AtomicU64,
 }
 
@@ -28,11 +31,13 @@ impl Reports {
     #[must_use]
     pub fn loads(&self) -> Loads {
         let last = self.last.lock();
-        Loads::together(last.values().filter(|report| report.interval_ms > 0).map(told))
+        Loads::together(last.values().map(|(_, report)| report).filter(|report| report.interval_ms > 0).map(told))
     }
 
-    fn begin(self: &Arc<Self>) -> Place {
-        Place { id: self.next.fetch_add(1, Relaxed), reports: Arc::clone(self) }
+    /// The place of a sidecar; of one that is not known each stream has its own.
+    fn begin(self: &Arc<Self>, sidecar: Option<String>) -> Place {
+        let id = self.next.fetch_add(1, Relaxed);
+        Place { id, sidecar: sidecar.unwrap_or_else(|| id.to_string()), reports: Arc::clone(self) }
     }
 }
 
@@ -61,18 +66,23 @@ fn to_f64(count: u64) -> f64 {
 /// A sidecar's place among the reports; what it told is forgotten with it.
 struct Place {
     id: u64,
+    sidecar: String,
     reports: Arc<Reports>,
 }
 
 impl Place {
     fn tell(&self, report: LoadReport) {
-        self.reports.last.lock().insert(self.id, report);
+        self.reports.last.lock().insert(self.sidecar.clone(), (self.id, report));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.reports.last.lock().remove(&self.id);
+        let mut last = self.reports.last.lock();
+        // A later stream of the same sidecar may have taken its place.
+        if last.get(&self.sidecar).is_some_and(|(id, _)| *id == self.id) {
+            last.remove(&self.sidecar);
+        }
     }
 }
 
@@ -90,11 +100,15 @@ pub struct LoadReceiver {
 #[tonic::async_trait]
 impl LoadReporting for LoadReceiver {
     async fn report(&self, request: Request<Streaming<LoadReport>>) -> Result<Response<LoadReportEnd>, Status> {
-        if let Some(reviewer) = &self.reviewer {
-            reviewer.identify(request.metadata()).await?;
-        }
+        let sidecar = match &self.reviewer {
+            Some(reviewer) => {
+                let identity = reviewer.identify(request.metadata()).await?;
+                Some(format!("{}/{}", identity.namespace, identity.pod))
+            }
+            None => None,
+        };
         let mut reports = request.into_inner();
-        let place = self.reports.begin();
+        let place = self.reports.begin(sidecar);
         loop {
             let report = tokio::select! {
                 () = self.stop.cancelled() => return Ok(Response::new(LoadReportEnd {})),
@@ -132,7 +146,7 @@ mod tests {
     #[test]
     fn rates_add_up_and_an_endpoint_is_ejected_once() {
         let reports = Arc::<Reports>::default();
-        let (one, other) = (reports.begin(), reports.begin());
+        let (one, other) = (reports.begin(Some("shop/a".to_owned())), reports.begin(None));
         one.tell(report(5000, 999, 999, "10.0.0.9:80"));
         one.tell(report(5000, 50, 0, "10.0.0.1:80"));
         other.tell(report(10_000, 20, 30, "10.0.0.1:80"));
@@ -140,10 +154,14 @@ mod tests {
         let [load] = &loads.loads[..] else { panic!("{loads:?}") };
         assert!((load.rate.per_second - 12.0).abs() < 1e-9 && (load.rate.failed_per_second - 2.0).abs() < 1e-9, "{load:?}");
         assert_eq!(loads.ejected.len(), 1);
+        let again = reports.begin(Some("shop/a".to_owned()));
+        again.tell(report(1000, 10, 0, "10.0.0.1:80"));
         drop(one);
+        assert!((reports.loads().loads[0].rate.per_second - 12.0).abs() < 1e-9, "one sidecar counts once, on its last stream");
+        drop(again);
         assert!((reports.loads().loads[0].rate.per_second - 2.0).abs() < 1e-9, "who is gone tells nothing any more");
         drop(other);
         assert_eq!(reports.loads(), Loads::default());
-        reports.begin().tell(report(0, 1, 0, ""));
+        reports.begin(None).tell(report(0, 1, 0, ""));
     }
 }

@@ -33,7 +33,7 @@ use crate::kubernetes::certificates::{Authority, Keeper};
 use crate::kubernetes::identity::Reviewer;
 use crate::kubernetes::peers::Peers;
 use crate::kubernetes::{self, Kubernetes};
-use crate::load::{LoadReceiver, Reports};
+use crate::load::{LoadReceiver, REPORT_BYTES_MAX, Reports};
 use crate::registry::Registry;
 use crate::revision::Revision;
 use crate::source::Loaded;
@@ -264,7 +264,7 @@ impl Parts {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .add_service(discovery)
-            .add_service(LoadReportingServer::new(loads))
+            .add_service(LoadReportingServer::new(loads).max_decoding_message_size(REPORT_BYTES_MAX))
             .serve_with_incoming_shutdown(connections, self.stop.clone().cancelled_owned())
             .await
             .context("xDS server")
@@ -278,6 +278,7 @@ impl Parts {
             counts: Arc::clone(&self.counts),
             reports: Arc::clone(&self.reports),
             peers: Arc::clone(&self.peers),
+            kept: Arc::default(),
         };
         axum::serve(listener, router(admin)).with_graceful_shutdown(self.stop.clone().cancelled_owned()).await.context("admin server")
     }

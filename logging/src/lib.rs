@@ -24,10 +24,12 @@ pub fn begin(level: LevelFilter) {
 /// What is logged, and why that is not what was asked for.
 fn filter(asked: &str, level: LevelFilter) -> (Targets, Option<ParseError>) {
     let usual = Targets::new().with_default(level);
-    if asked.is_empty() {
+    // A part that says nothing would be taken for `error`.
+    let parts: Vec<&str> = asked.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() {
         return (usual, None);
     }
-    match asked.parse() {
+    match parts.join(",").parse() {
         Ok(filter) => (filter, None),
         Err(error) => (usual, Some(error)),
     }
@@ -44,6 +46,8 @@ mod tests {
         for (asked, own, others, is_understood) in [
             ("", Level::INFO, Level::INFO, true),
             ("debug", Level::DEBUG, Level::DEBUG, true),
+            (" , ", Level::INFO, Level::INFO, true),
+            ("debug,", Level::DEBUG, Level::DEBUG, true),
             ("warn,sidecar::control=trace", Level::TRACE, Level::WARN, true),
             ("sidecar=verbose", Level::INFO, Level::INFO, false),
         ] {

@@ -16,6 +16,11 @@ use crate::world::World;
 pub use draw::{dot, svg};
 pub use load::{EjectedEndpoint, Load, Loads, Rate};
 
+/// The cluster of endpoints that only the platform knows.
+const BY_PLATFORM: &str = "by the platform";
+/// The cluster of endpoints that are said to be in none.
+const THIS_CLUSTER: &str = "(this cluster)";
+
 /// How something fares.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -222,7 +227,7 @@ impl Maker<'_> {
                 }
             }
             Some(Addresses::Vips(vips)) if !vips.is_empty() => {
-                clusters.insert("by the platform".to_owned(), vips.len());
+                clusters.insert(BY_PLATFORM.to_owned(), vips.len());
             }
             Some(Addresses::Vips(_)) | None => {}
         }
@@ -238,7 +243,7 @@ impl Maker<'_> {
             node.detail = format!("endpoints: {}", counts.join(", "));
         }
         for (cluster, count) in clusters {
-            let label = if cluster.is_empty() { "(this cluster)".to_owned() } else { cluster };
+            let label = if cluster.is_empty() { THIS_CLUSTER.to_owned() } else { cluster };
             let name = self.node(NodeKind::Cluster, &label, "");
             let plural = if count == 1 { "" } else { "s" };
             self.edge(backend, &name, format!("{count} endpoint{plural}"), Health::Well, "");

@@ -32,7 +32,7 @@ pub struct YamlError {
 /// The documents of a text, empty ones left out.
 ///
 /// # Errors
-/// The text is no YAML, or more than [`DOCUMENTS_MAX`] documents or [`NODES_MAX`] nodes; nothing of it is returned then, so that a half-written file
+/// The text is no YAML, or more than 100,000 documents or 10 million nodes; nothing of it is returned then, so that a half-written file
 /// never takes effect.
 pub fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
     let budget = serde_saphyr::budget! { max_documents: DOCUMENTS_MAX, max_nodes: NODES_MAX, max_events: EVENTS_MAX };

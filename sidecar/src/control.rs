@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tracing::{debug, info, warn};
 
@@ -85,7 +86,7 @@ impl Control {
         let controller = ControllerClient {
             endpoint: endpoint(&config)?,
             node: node(&config),
-            token_file: config.token_file.clone(),
+            token: Token(config.token_file.clone()),
             revision: String::new(),
             telemetry: Arc::clone(&self.telemetry),
             reporter: Reporter::new(Arc::clone(&self.telemetry), Arc::clone(&self.live), self.began),
@@ -185,11 +186,31 @@ fn endpoint(config: &Config) -> anyhow::Result<Endpoint> {
     endpoint.tls_config(tls).context("--controller-ca")
 }
 
+/// Where the token is that says which pod this is; none: nobody wants to know.
+#[derive(Debug)]
+pub(crate) struct Token(Option<PathBuf>);
+
+impl Token {
+    /// What goes with a call, with the token as it is now: it is replaced before it ends.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn metadata(&self) -> anyhow::Result<MetadataMap> {
+        let mut metadata = MetadataMap::new();
+        if let Some(path) = &self.0 {
+            let place = || format!("--token-file {}", path.display());
+            let token = std::fs::read_to_string(path).with_context(place)?;
+            metadata.insert("authorization", format!("Bearer {}", token.trim()).parse().with_context(place)?);
+        }
+        Ok(metadata)
+    }
+}
+
 /// The way to the controller.
 struct ControllerClient {
     endpoint: Endpoint,
     node: Node,
-    token_file: Option<PathBuf>,
+    token: Token,
     /// Of the newest response, whichever replica it came from.
     revision: String,
     telemetry: Arc<Telemetry>,
@@ -229,13 +250,8 @@ impl ControllerClient {
             request
         });
         let mut request = tonic::Request::new(outgoing);
-        if let Some(path) = &self.token_file {
-            let place = || format!("--token-file {}", path.display());
-            let token = std::fs::read_to_string(path).with_context(place)?;
-            request.metadata_mut().insert("authorization", format!("Bearer {}", token.trim()).parse().with_context(place)?);
-        }
+        *request.metadata_mut() = self.token.metadata()?;
         events.send(Event::Connected(sender)).await.context("control ends")?;
-        let metadata = request.metadata().clone();
         let mut client = AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let response = client.delta_aggregated_resources(request).await?;
         if let Some(zone) = response.metadata().get(proto::ZONE_METADATA).and_then(|zone| zone.to_str().ok()) {
@@ -244,7 +260,7 @@ impl ControllerClient {
         info!(controller = %self.endpoint.uri(), "connected");
         self.telemetry.controller_connected.set(1);
         let mut responses: Streaming<DeltaDiscoveryResponse> = response.into_inner();
-        let (revision, reporter) = (&mut self.revision, &mut self.reporter);
+        let (revision, reporter, token) = (&mut self.revision, &mut self.reporter, &self.token);
         let obeyed = async {
             while let Some(response) = responses.message().await? {
                 revision.clone_from(&response.system_version_info);
@@ -254,7 +270,7 @@ impl ControllerClient {
         };
         tokio::select! {
             ended = obeyed => ended,
-            never = reporter.run(channel, &metadata) => match never {},
+            never = reporter.run(channel, token) => match never {},
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
-use crate::pipe::Pipe;
+use crate::pipe::{Filled, Pipe};
 
 /// A direction begins with this buffer.
 const BUFFER_BYTES_MIN: usize = 16 * 1024;
@@ -23,6 +23,8 @@ const BUFFER_BYTES_MIN: usize = 16 * 1024;
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Between two sockets a read that fills so much is the last one: from then on a pipe serves better.
 const BULK_BYTES: usize = 64 * 1024;
+/// What a pipe cannot take goes through so much memory.
+const BESIDE_BYTES: usize = 4 * 1024;
 
 /// The connections that pass through: what `/config` lists, and what a route that comes later can be told about.
 #[derive(Debug, Default)]
@@ -123,15 +125,23 @@ async fn move_one(mut read: ReadHalf<'_>, mut write: WriteHalf<'_>) -> io::Resul
 
 /// Moves one direction through a pipe to its end, then ends the other side's input.
 async fn splice_one(mut pipe: Pipe, read: &ReadHalf<'_>, write: &mut WriteHalf<'_>) -> io::Result<u64> {
+    let mut beside = vec![0; BESIDE_BYTES];
     let mut total = 0_u64;
     loop {
-        let length = poll_fn(|context| pipe.poll_fill(read.as_ref(), context)).await?;
-        if length == 0 {
-            end(write).await?;
-            return Ok(total);
-        }
-        poll_fn(|context| pipe.poll_drain(write.as_ref(), context)).await?;
-        total += length as u64;
+        total += match poll_fn(|context| pipe.poll_fill(read.as_ref(), &mut beside, context)).await? {
+            Filled::Beside(0) => {
+                end(write).await?;
+                return Ok(total);
+            }
+            Filled::Beside(length) => {
+                write.write_all(&beside[..length]).await?;
+                length as u64
+            }
+            Filled::Pipe(length) => {
+                poll_fn(|context| pipe.poll_drain(write.as_ref(), context)).await?;
+                length as u64
+            }
+        };
     }
 }
 
@@ -267,6 +277,26 @@ mod tests {
         server.shutdown().await.expect("ended");
         assert_eq!(receive(client).await, b"still here");
         assert_eq!(copied.await.expect("no panic").expect("copied"), 2_000_010);
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_urgent_data_in_bulk_arrives() {
+        let (mut client, server, copied) = between().await;
+        let sent = async {
+            for _ in 0..5 {
+                client.write_all(&[7; 1_000_000]).await.expect("sent");
+                // Out of band: no part of the stream for whoever does not ask for it.
+                SockRef::from(&client).send_out_of_band(b"!").expect("sent");
+            }
+            client.write_all(b"the end").await.expect("sent");
+            client.shutdown().await.expect("ended");
+        };
+        let (received, ()) = tokio::join!(receive(server), sent);
+        assert!(received.ends_with(b"the end"));
+        // An urgent byte that another one follows before it is read becomes part of the stream (RFC 6093 section 3.3).
+        assert!((5_000_007..=5_000_012).contains(&received.len()), "{}", received.len());
+        drop(client);
+        assert!(copied.await.expect("no panic").is_ok());
     }
 
     #[tokio::test]

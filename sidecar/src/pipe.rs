@@ -1,11 +1,12 @@
 //! Bytes from one socket to another that never enter the process: a pipe between the two holds the kernel's own pages (splice(2)).
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{self, FcntlArg, OFlag, SpliceFFlags};
+use nix::sys::socket::{self, MsgFlags};
 use nix::unistd::pipe2;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -53,14 +54,24 @@ impl Pipe {
         Some(Self { outlet, inlet, held_bytes: 0, place })
     }
 
-    /// Takes in what has come; 0 at the stream's end. Only called while the pipe is empty.
-    pub(crate) fn poll_fill(&mut self, from: &TcpStream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Takes in what has come. Only called while the pipe is empty.
+    ///
+    /// Before urgent data splice(2) says that nothing is there, or that the stream has ended, whatever comes after it: only recv(2) steps over it.
+    /// So it is asked whenever splice(2) says so, and `beside` takes what it gives.
+    pub(crate) fn poll_fill(&mut self, from: &TcpStream, beside: &mut [u8], context: &mut Context<'_>) -> Poll<io::Result<Filled>> {
         loop {
             ready!(from.poll_read_ready(context))?;
-            match from.try_io(Interest::READABLE, || splice(from, &self.inlet, BYTES_MAX)) {
-                Ok(length) => {
-                    self.held_bytes = length;
-                    return Poll::Ready(Ok(length));
+            let filled = from.try_io(Interest::READABLE, || match splice(from, &self.inlet, BYTES_MAX) {
+                Ok(0) => recv(from, beside).map(Filled::Beside),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => recv(from, beside).map(Filled::Beside),
+                spliced => spliced.map(Filled::Pipe),
+            });
+            match filled {
+                Ok(filled) => {
+                    if let Filled::Pipe(length) = filled {
+                        self.held_bytes = length;
+                    }
+                    return Poll::Ready(Ok(filled));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -81,6 +92,19 @@ impl Pipe {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Where what has come is, and how much.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Filled {
+    /// In the pipe.
+    Pipe(usize),
+    /// In the memory beside it; 0: the stream has ended.
+    Beside(usize),
+}
+
+fn recv(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    socket::recv(from.as_raw_fd(), buffer, MsgFlags::empty()).map_err(Into::into)
 }
 
 fn splice(from: impl AsFd, to: impl AsFd, bytes_max: usize) -> io::Result<usize> {

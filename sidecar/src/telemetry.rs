@@ -317,15 +317,13 @@ impl<S: Clone + Eq + Hash, M: Clone, C: MetricConstructor<M>> Capped<S, M, C> {
             return series;
         }
         let mut known = self.known.lock();
-        // Somebody else may have come first.
-        if let Some(series) = self.family.get(labels) {
+        // Somebody else may have come first, also with the overflow.
+        let labels = if known.len() < SERIES_MAX { labels.clone() } else { overflow() };
+        if let Some(series) = self.family.get(&labels) {
             return series;
         }
-        if known.len() >= SERIES_MAX {
-            return self.family.get_or_create(&overflow());
-        }
-        let series = self.family.get_or_create(labels);
-        known.push((labels.clone(), series.clone()));
+        let series = self.family.get_or_create(&labels);
+        known.push((labels, series.clone()));
         series
     }
 }

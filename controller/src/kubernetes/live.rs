@@ -138,7 +138,7 @@ impl Looker {
     async fn look(&self) -> anyhow::Result<Lives> {
         let mut all = lives(&self.index, &self.registry.sidecars());
         for list in self.peers.ask::<Vec<RouteLive>>("/live").await? {
-            merge(&mut all, unlist(list));
+            merge(&mut all, unlist(list?));
         }
         Ok(all)
     }

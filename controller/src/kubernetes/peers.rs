@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::join_all;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -33,15 +34,17 @@ impl Peers {
     /// What each of them answers, those that are ending included: their sidecars are still there.
     ///
     /// # Errors
-    /// One of them cannot be asked, or the API server cannot be asked who they are.
-    pub async fn ask<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<T>> {
+    /// The API server cannot be asked who they are; inside, why one of them cannot be asked.
+    pub async fn ask<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Vec<anyhow::Result<T>>> {
         let http = reqwest::Client::builder().timeout(PEER_TIMEOUT).no_proxy().build()?;
-        let mut answers = Vec::new();
-        for peer in self.addresses().await? {
-            let answer = http.get(format!("http://{peer}{path}")).send().await.with_context(|| peer.to_string())?;
-            answers.push(answer.error_for_status()?.json().await.with_context(|| peer.to_string())?);
-        }
-        Ok(answers)
+        let ask = |peer: SocketAddr| {
+            let http = &http;
+            async move {
+                let answer = http.get(format!("http://{peer}{path}")).send().await.with_context(|| peer.to_string())?;
+                answer.error_for_status()?.json().await.with_context(|| peer.to_string())
+            }
+        };
+        Ok(join_all(self.addresses().await?.into_iter().map(ask)).await)
     }
 
     async fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {

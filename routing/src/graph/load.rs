@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Edge, Graph, Health, Node, NodeKind};
+use super::{BY_PLATFORM, Edge, Graph, Health, Node, NodeKind, THIS_CLUSTER};
 
 /// What goes one way.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -114,6 +114,8 @@ type Ends<'g> = (NodeKind, &'g str, &'g str);
 fn name(node: &Node) -> &str {
     match node.kind {
         NodeKind::Route => node.label.split_once(' ').map_or(node.label.as_str(), |(_, name)| name),
+        // Endpoints without a cluster.
+        NodeKind::Cluster if [BY_PLATFORM, THIS_CLUSTER].contains(&node.label.as_str()) => "",
         NodeKind::Frontend | NodeKind::Backend | NodeKind::Cluster => &node.label,
     }
 }
@@ -252,6 +254,15 @@ mod tests {
         assert_eq!((node("b").detail.as_str(), node("b").health), ("", Health::Well));
         let order: Vec<&str> = graph.nodes.iter().map(|node| node.label.as_str()).collect();
         assert_eq!(order, ["f", "HTTPRoute shop/r", "c", "b", "west"], "what fails comes first");
+    }
+
+    #[test]
+    fn endpoints_without_a_cluster_are_somewhere() {
+        let mut graph = graph();
+        graph.nodes[4].label = BY_PLATFORM.to_owned();
+        let graph = graph.with(&Loads { loads: vec![load(["f", "shop/r", "b", ""], 1.0, 0.0)], ejected: BTreeSet::new() });
+        let last = graph.edges.iter().find(|edge| edge.from == "Backend b").expect("an edge");
+        assert_eq!(last.rate.map(Rate::text).as_deref(), Some("1.0/s"));
     }
 
     #[test]

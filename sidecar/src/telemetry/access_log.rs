@@ -3,7 +3,7 @@
 //! A line is made where the request ended: to hand over what it says would cost more than the line.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,8 +62,8 @@ impl AccessLog {
 
     fn to(out: impl Write + Send + 'static) -> anyhow::Result<(Self, JoinHandle<()>)> {
         let log = Self { queue: Arc::default(), dropped: Counter::default() };
-        let queue = Arc::clone(&log.queue);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || queue.write_all(out))?;
+        let (queue, dropped) = (Arc::clone(&log.queue), log.dropped.clone());
+        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || queue.write_all(out, &dropped))?;
         Ok((log, writer))
     }
 
@@ -97,8 +97,9 @@ impl Drop for AccessLog {
 }
 
 impl Queue {
-    fn write_all(&self, mut out: impl Write) {
+    fn write_all(&self, mut out: impl Write, dropped: &Counter) {
         let mut lines = Vec::new();
+        let mut is_torn = false;
         loop {
             let is_over = {
                 let mut waiting = self.waiting.lock();
@@ -112,12 +113,32 @@ impl Queue {
             if lines.is_empty() && is_over {
                 return;
             }
+            if is_torn {
+                lines.insert(0, b'\n');
+            }
             // A log that cannot be written must not end the process; the next lines try again.
-            let _ = out.write_all(&lines).and_then(|()| out.flush());
+            let left = write(&mut out, &lines);
+            dropped.inc_by(left.iter().filter(|byte| **byte == b'\n').count() as u64);
+            is_torn = !left.is_empty() && (left.len() < lines.len() || is_torn);
             lines.clear();
             lines.shrink_to(KEPT_BYTES_MAX);
         }
     }
+}
+
+/// Writes as much as can be written, and gives the rest.
+fn write<'l>(out: &mut impl Write, mut lines: &'l [u8]) -> &'l [u8] {
+    while !lines.is_empty() {
+        match out.write(lines) {
+            Ok(0) => return lines,
+            Ok(length) => lines = lines.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return lines,
+        }
+    }
+    // What the system does not take now it takes with the next lines.
+    let _ = out.flush();
+    lines
 }
 
 /// What is said of a request.
@@ -223,6 +244,26 @@ mod tests {
             assert_eq!(line[name], value, "{name}");
         }
         assert!(line.get("missed").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_the_next_line_is_whole() {
+        /// Takes some bytes, then nothing once, then everything.
+        struct Full(Vec<usize>, Vec<u8>);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let room = self.0.pop().unwrap_or(usize::MAX).min(bytes.len());
+                self.1.extend(&bytes[..room]);
+                if room == 0 { Err(ErrorKind::StorageFull.into()) } else { Ok(room) }
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut out = Full(vec![0, 5], Vec::new());
+        assert_eq!(write(&mut out, b"one\ntwo\nthree\n"), b"wo\nthree\n");
+        assert_eq!((write(&mut out, b"\nfour\n"), out.1.as_slice()), (&b""[..], &b"one\nt\nfour\n"[..]));
     }
 
     #[test]

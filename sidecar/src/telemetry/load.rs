@@ -17,10 +17,14 @@ use tonic::{Request, Status};
 use tracing::debug;
 
 use super::{RequestLabels, Telemetry, state};
+use crate::control::Token;
 use crate::snapshot::{Live, Snapshot};
 
 /// How often it is told.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// A controller that has ended a stream of reports is not asked to take another one before this.
+const REOPEN_AFTER: Duration = Duration::from_secs(60);
 
 /// Frontend, route, backend, cluster of the endpoint.
 type Way = [Arc<str>; 4];
@@ -35,7 +39,8 @@ struct Count {
 impl RequestLabels {
     /// Whether the client was not served as it should be, for a reason that is not its own.
     fn is_failed(&self) -> bool {
-        self.status >= 500 || (self.status == 0 && !matches!(self.reason, "" | "client_gone"))
+        let is_of_the_client = ["", "client_gone", "request_aborted", "no_server_name", "stream_idle"].contains(&self.reason);
+        self.status >= 500 || (self.status == 0 && !is_of_the_client)
     }
 }
 
@@ -83,24 +88,31 @@ impl Reporter {
     }
 
     /// Tells the controller for as long as it is polled; what it does not take is told no second time.
-    pub(crate) async fn run(&mut self, channel: Channel, metadata: &MetadataMap) -> Infallible {
-        let mut client = LoadReportingClient::new(channel);
-        let mut ticks = tokio::time::interval(REPORT_EVERY);
+    pub(crate) async fn run(&mut self, channel: Channel, token: &Token) -> Infallible {
+        let client = LoadReportingClient::new(channel);
+        let mut ticks = tokio::time::interval_at((Instant::now() + REPORT_EVERY).into(), REPORT_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut stream: Option<Stream> = None;
+        let mut opens_at = Instant::now();
         loop {
             tokio::select! {
                 status = ended(&mut stream) => {
                     // A controller that is older than this does not know of it.
                     debug!(%status, "no load reports");
-                    stream = None;
+                    (stream, opens_at) = (None, Instant::now() + REOPEN_AFTER);
                 }
                 _ = ticks.tick() => {
                     let Some(report) = self.report() else { continue };
-                    let (reports, _) = stream.get_or_insert_with(|| open(&mut client, metadata));
-                    if let Err(error) = reports.try_send(report) {
-                        debug!(%error, "load report");
+                    if stream.is_none() && Instant::now() >= opens_at {
+                        // The token of now: the one that the connection began with may be over.
+                        match token.metadata() {
+                            Ok(metadata) => stream = Some(open(client.clone(), metadata)),
+                            Err(error) => debug!(error = format!("{error:#}"), "no load reports"),
+                        }
                     }
+                    let told = stream.as_ref().is_some_and(|(reports, _)| reports.try_send(report).is_ok());
+                    // That it is at rest is told again.
+                    self.is_at_rest &= told;
                 }
             }
         }
@@ -110,11 +122,10 @@ impl Reporter {
 /// Where reports go, and what ends when nobody takes them any more.
 type Stream = (mpsc::Sender<LoadReport>, Pin<Box<dyn Future<Output = Status> + Send>>);
 
-fn open(client: &mut LoadReportingClient<Channel>, metadata: &MetadataMap) -> Stream {
+fn open(mut client: LoadReportingClient<Channel>, metadata: MetadataMap) -> Stream {
     let (reports, outgoing) = mpsc::channel(1);
     let mut request = Request::new(ReceiverStream::new(outgoing));
-    request.metadata_mut().clone_from(metadata);
-    let mut client = client.clone();
+    *request.metadata_mut() = metadata;
     let call = async move { client.report(request).await.map_or_else(|status| status, |_| Status::ok("the controller ends")) };
     (reports, Box::pin(call))
 }
@@ -179,13 +190,15 @@ mod tests {
         count(&telemetry, "shop/old", 200, "");
         let mut reporter = Reporter::new(Arc::clone(&telemetry), crate::control::empty(), Instant::now());
         assert_eq!(reporter.report(), None, "what was before is nobody's concern");
-        for (status, reason) in [(200, ""), (503, ""), (404, "no_route"), (502, "tls_failed"), (0, "client_gone"), (0, "no_endpoint")] {
+        for (status, reason) in
+            [(200, ""), (503, ""), (404, "no_route"), (502, "tls_failed"), (0, "client_gone"), (0, "no_server_name"), (0, "no_endpoint")]
+        {
             count(&telemetry, "shop/store", status, reason);
         }
         count(&telemetry, "shop/old", 200, "");
         let loads = reporter.report().expect("a report").loads;
         let said: Vec<_> = loads.iter().map(|load| (load.route.as_str(), load.requests, load.failed)).collect();
-        assert_eq!(said, [("shop/old", 1, 0), ("shop/store", 6, 3)]);
+        assert_eq!(said, [("shop/old", 1, 0), ("shop/store", 7, 3)]);
         assert_eq!(reporter.report().map(|report| report.loads.len()), Some(0), "it is at rest now");
         assert_eq!(reporter.report(), None);
         count(&telemetry, "shop/store", 200, "");
