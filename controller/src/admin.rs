@@ -179,22 +179,24 @@ impl Admin {
     /// look at the picture.
     async fn loads(&self) -> (Loads, bool) {
         let mut kept = self.kept.lock().await;
-        if let Some((at, loads, unheard)) = kept.as_ref().filter(|(at, ..)| at.elapsed() < LOADS_KEPT) {
-            debug!(age_ms = at.elapsed().as_millis(), "kept loads");
+        if let Some((_, loads, unheard)) = kept.as_ref().filter(|(at, ..)| at.elapsed() < LOADS_KEPT) {
             return (loads.clone(), *unheard);
         }
         let answers = match self.peers.get() {
             Some(peers) => peers.ask::<Loads>("/load").await.unwrap_or_else(|error| vec![Err(error)]),
             None => Vec::new(),
         };
-        let mut unheard = false;
-        let heard = answers.into_iter().filter_map(|answer| {
-            answer
-                .inspect_err(|error| debug!(error = format!("{error:#}"), "another replica cannot be asked"))
-                .inspect_err(|_| unheard = true)
-                .ok()
-        });
-        let loads = Loads::together(heard.chain([self.reports.loads()]));
+        let (mut heard, mut unheard) = (vec![self.reports.loads()], false);
+        for answer in answers {
+            match answer {
+                Ok(loads) => heard.push(loads),
+                Err(error) => {
+                    debug!(error = format!("{error:#}"), "another replica cannot be asked");
+                    unheard = true;
+                }
+            }
+        }
+        let loads = Loads::together(heard);
         *kept = Some((Instant::now(), loads.clone(), unheard));
         (loads, unheard)
     }

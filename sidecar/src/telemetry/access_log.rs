@@ -113,13 +113,10 @@ impl Queue {
             if lines.is_empty() && is_over {
                 return;
             }
-            if is_torn {
-                lines.insert(0, b'\n');
-            }
-            // A log that cannot be written must not end the process; the next lines try again.
-            let left = write(&mut out, &lines);
+            // A log that cannot be written must not end the process; the next lines try again, and begin on a line of their own.
+            let left = if is_torn && !write(&mut out, b"\n").is_empty() { &lines[..] } else { write(&mut out, &lines) };
             dropped.inc_by(left.iter().filter(|byte| **byte == b'\n').count() as u64);
-            is_torn = !left.is_empty() && (left.len() < lines.len() || is_torn);
+            is_torn = lines[..lines.len() - left.len()].last().map_or(is_torn, |last| *last != b'\n');
             lines.clear();
             lines.shrink_to(KEPT_BYTES_MAX);
         }
@@ -218,7 +215,7 @@ mod tests {
     }
 
     fn told(path: &str) -> Told {
-        let endpoint = "[fd00::7]:8080".parse().ok();
+        let endpoint = Some("[fd00::7]:8080".parse().expect("an address"));
         Told {
             path: path.to_owned(),
             status: 200,
