@@ -76,6 +76,26 @@ impl Bed {
         self.tool("kubectl", cluster, &["apply", "-f", "-"], yaml)
     }
 
+    /// Deletes what YAML names, if it is there.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(crate) fn delete(&self, cluster: &str, yaml: &str) -> anyhow::Result<String> {
+        self.tool("kubectl", cluster, &["delete", "--ignore-not-found", "-f", "-"], yaml)
+    }
+
+    /// A line for a shell as a user has it: in a folder of the project, with kubectl, helm and isthmus.
+    pub(crate) fn sh(&self, cluster: &str, folder: &str, line: &str) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("bash");
+        command
+            .args(["-o", "pipefail", "-c", line])
+            .current_dir(self.project.join(folder))
+            .env("KUBECONFIG", self.kubeconfig(cluster))
+            .env("PATH", format!("{}:{}:{path}", self.bin.display(), self.file("target/debug")));
+        command
+    }
+
     /// An object as JSON.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub(crate) mod live;
 pub(crate) mod location;
 pub(crate) mod manifests;
 pub(crate) mod measures;
+pub(crate) mod pages;
 pub(crate) mod routing;
 pub(crate) mod source;
 pub(crate) mod status;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tests::pages::{self, IN_NAMESPACES, blocks, commands};
 
 /// Any user that is not root.
 const SOMEBODY: u32 = 65_533;
@@ -187,12 +188,6 @@ fn in_the_shell_of_a_demo_edits_take_effect() {
     assert!(text.contains("in force after") && text.contains("/default/cart-") && text.contains("done"), "{text}");
 }
 
-/// The code blocks of a page, but for those of YAML.
-fn blocks(page: &str) -> Vec<String> {
-    let odd = page.split("```").skip(1).step_by(2);
-    odd.filter_map(|block| block.strip_prefix('\n')).map(str::to_owned).collect()
-}
-
 /// Each command in its order, in a folder like a clone: a newcomer who follows the page reaches the main job, breaks it in three ways, and is told
 /// the cause of each by one command.
 #[test]
@@ -204,25 +199,24 @@ fn the_commands_of_the_quick_start_show_what_it_says() {
     std::fs::create_dir_all(&built).expect("a folder");
     programs(&built);
     std::os::unix::fs::symlink(examples().parent().expect("the manifests"), clone.join("manifests")).expect("a link");
-    let page = std::fs::read_to_string(examples().join("../../docs/quick-start.md")).expect("the page");
-    let blocks = blocks(&page);
+    let page = std::fs::read_to_string(examples().join("../..").join(IN_NAMESPACES)).expect("the page");
+    let commands = blocks(IN_NAMESPACES).iter().filter(|block| block.language == "sh").flat_map(commands).collect::<Vec<_>>();
     // What is typed into the shell of the demo.
-    let (typed, commands): (Vec<&str>, Vec<&str>) =
-        blocks.iter().flat_map(|block| block.lines()).partition(|line| line.starts_with("isthmus "));
+    let (typed, commands): (Vec<_>, Vec<_>) = commands.iter().partition(|command| command.typed.starts_with("isthmus "));
+    let typed: Vec<&str> = typed.iter().map(|command| command.typed.as_str()).collect();
     let shell = clone.join("shell");
     std::fs::write(&shell, format!("#!/bin/sh\n{}\n", typed.join("\n"))).expect("written");
     std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o755)).expect("executable");
 
     let (mut explained, mut asked) = (Vec::new(), Vec::new());
     // `make demo` builds first; it is run where the project is built.
-    for command in commands.iter().filter(|command| **command != "make demo") {
+    for pages::Command { typed: command, remark, .. } in commands.into_iter().filter(|command| command.typed != "make demo") {
         let output = Command::new("sh").args(["-c", command]).current_dir(clone).env("SHELL", &shell).output().expect("a shell");
         let text = shown(&output);
-        let (command, says) = command.split_once('#').map_or((*command, ""), |(command, says)| (command, says.trim()));
         if command.contains(" explain ") {
             explained.push((output.status.code(), String::from_utf8_lossy(&output.stdout).trim_end().to_owned()));
         } else if command.contains("demo mine") {
-            let (status, reason) = says.split_once(' ').expect("a status and a reason");
+            let (status, reason) = remark.split_once(' ').expect("a status and a reason");
             assert!(text.contains(status) && text.contains(reason), "{command}: {text}");
             asked.push(reason);
         } else if command.contains(" lint ") {

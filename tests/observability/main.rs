@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use lab::lab::Options;
 use tests::metrics::{Metric, metrics};
-use tests::{Bed, yaml};
+use tests::{Bed, pages, yaml};
 
 use dashboards::{Query, metrics_of, queries};
 use prometheus::{Prometheus, Rule};
@@ -79,7 +79,12 @@ fn run(folder: &Path) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?
         .concat();
     ensure!(!dashboards.is_empty(), "the dashboards have no queries");
-    known(&dashboards, &manifests.join("prometheus-rules.yaml"))?;
+    let pages = of_pages();
+    ensure!(!pages.is_empty(), "the pages have no queries");
+    known(&[dashboards.as_slice(), &pages].concat(), &manifests.join("prometheus-rules.yaml"))?;
+    for query in &pages {
+        prometheus.query(&query.text).with_context(|| format!("{}: {}", query.title, query.text))?;
+    }
     shows(&bed, &prometheus, &dashboards)?;
     picture::look(&bed, folder)?;
     let rules = prometheus.rules()?;
@@ -88,6 +93,12 @@ fn run(folder: &Path) -> anyhow::Result<()> {
     ensure!(broken.is_empty() && !rules.is_empty(), "rules that cannot be evaluated: {broken:#?}");
     println!("observability: {} queries of dashboards, {} rules; raised: {:?}", dashboards.len(), rules.len(), raised(&rules));
     Ok(())
+}
+
+/// The queries that pages show, named for their pages.
+fn of_pages() -> Vec<Query> {
+    let blocks = pages::all().into_iter().flat_map(|page| pages::blocks(&page).into_iter().map(move |block| (page.clone(), block)));
+    blocks.filter(|(_, block)| block.language == "promql").map(|(title, block)| Query { title, text: block.text }).collect()
 }
 
 /// Alerts that are pending or firing.

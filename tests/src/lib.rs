@@ -3,6 +3,7 @@
 pub mod collector;
 pub mod load;
 pub mod metrics;
+pub mod pages;
 pub mod yaml;
 
 use std::collections::BTreeMap;
