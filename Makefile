@@ -48,10 +48,11 @@ bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy fr
 
 PREFIX ?= /usr/local
 
-install: ## the program `isthmus` with manual pages, completions and kubectl-isthmus, below PREFIX (release build)
+install: ## the program `isthmus` with manual pages, completions and the plugin of kubectl, below PREFIX (release build)
 	$(CARGO) build --locked --release -p isthmus-cli --bins
 	install -D target/release/isthmus $(DESTDIR)$(PREFIX)/bin/isthmus
 	ln -sf isthmus $(DESTDIR)$(PREFIX)/bin/kubectl-isthmus
+	ln -sf isthmus $(DESTDIR)$(PREFIX)/bin/kubectl_complete-isthmus
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	target/release/isthmus man $(DESTDIR)$(PREFIX)/share/man/man1
 	target/release/isthmus completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/isthmus

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::{Api, Client, Config, ResourceExt as _};
@@ -20,6 +21,10 @@ use routing::api::ObjectKind;
 use routing::world::Settings;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tower::timeout::TimeoutLayer;
+use tower::util::MapRequestLayer;
+
+use crate::progress;
 
 /// The sidecar's container.
 pub(crate) const SIDECAR: &str = "isthmus-sidecar";
@@ -32,6 +37,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// A pod that does not answer within this time is not waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// An API server that has not begun to answer a request within this time is not waited for.
+const API_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A client of its API server; without a context of the current one, or of the pod's own.
 pub(crate) async fn client(context: Option<&String>) -> anyhow::Result<Client> {
     let options = KubeConfigOptions { context: context.cloned(), ..KubeConfigOptions::default() };
@@ -39,7 +47,10 @@ pub(crate) async fn client(context: Option<&String>) -> anyhow::Result<Client> {
         Some(_) => Config::from_kubeconfig(&options).await.context("--context")?,
         None => Config::infer().await.context("neither a kubeconfig nor a service account")?,
     };
-    Ok(Client::try_from(config)?)
+    // Ends with the runtime of the one call that it is for.
+    tokio::spawn(progress::show());
+    let layers = (TimeoutLayer::new(API_TIMEOUT), MapRequestLayer::new(progress::asks));
+    Ok(ClientBuilder::try_from(config)?.with_layer(&layers).build())
 }
 
 /// All objects of a kind, in the first version that is served; none if it is not served at all.

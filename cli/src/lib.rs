@@ -1,6 +1,7 @@
 //! The `isthmus` program: what it does, thin over the other crates.
 
 mod check;
+pub mod complete;
 pub mod config;
 mod demo;
 mod expected;
@@ -11,6 +12,7 @@ mod kubernetes;
 mod lint;
 mod objects;
 mod paint;
+mod progress;
 mod proxies;
 mod request;
 mod say;
@@ -29,6 +31,12 @@ use config::{Command, Config};
 /// # Errors
 /// What could not be done and why.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let done = obey(config);
+    progress::clear();
+    done
+}
+
+fn obey(config: Config) -> anyhow::Result<()> {
     match config.command {
         Command::Check(check) => check::run(&check),
         Command::Inject(inject) => inject::run(&inject),

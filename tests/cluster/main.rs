@@ -14,7 +14,7 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 31] = [
+const CASES: [Case; 32] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
@@ -26,6 +26,7 @@ const CASES: [Case; 31] = [
     ("live", cases::live::everybody_or_who_is_behind),
     ("tap", cases::live::requests_are_shown),
     ("pages", cases::pages::every_command_does_what_its_page_says),
+    ("plugin", cases::pages::kubectl_has_a_plugin),
     ("left-alone", cases::injection::who_is_left_alone),
     ("refused", cases::injection::mistakes_are_named),
     ("one-shot", cases::injection::by_ranges),

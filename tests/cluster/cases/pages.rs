@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tests::pages::{Block, Command as Typed, ON_KUBERNETES, blocks, commands};
 
 use super::install;
-use crate::bed::{Bed, EAST, WEST, eventually};
+use crate::bed::{Bed, EAST, WEST, eventually, output};
 
 /// What a `port-forward` says when it can be used.
 const FORWARDS: &str = "Forwarding from";
@@ -35,6 +35,20 @@ pub(crate) fn every_command_does_what_its_page_says(bed: &Bed) -> anyhow::Result
     bed.kubectl(EAST, &["delete", "crd", "prometheusrules.monitoring.coreos.com"])?;
     // What the pages install differs from what the other cases use.
     install::mesh(bed, EAST)
+}
+
+/// `kubectl isthmus` is a plugin whose words kubectl's own completion knows, as `make install` links it.
+pub(crate) fn kubectl_has_a_plugin(bed: &Bed) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    for name in ["kubectl-isthmus", "kubectl_complete-isthmus"] {
+        std::os::unix::fs::symlink(bed.file("target/debug/isthmus"), folder.path().join(name))?;
+    }
+    let run = |line: &str| output(&mut bed.sh(EAST, "", &format!("PATH={}:$PATH; {line}", folder.path().display())));
+    let completed = run("kubectl __complete isthmus expl")?;
+    ensure!(completed.starts_with("explain\t") && completed.trim_end().ends_with(":4"), "{completed}");
+    let proxies = run("kubectl isthmus proxies -n shop")?;
+    ensure!(proxies.contains("client"), "{proxies}");
+    Ok(())
 }
 
 /// What the pages take for given: a client `web`, a service `checkout` with a second version, the kind of the Prometheus Operator.
