@@ -49,6 +49,7 @@ fn told(report: &LoadReport) -> Loads {
         route: load.route.clone(),
         backend: load.backend.clone(),
         source_cluster: load.source_cluster.clone(),
+        reason: load.reason.clone(),
         rate: Rate { per_second: per_second(load.requests), failed_per_second: per_second(load.failed.min(load.requests)) },
     };
     let ejected = |endpoint: &proto::resources::EjectedEndpoint| EjectedEndpoint {
@@ -138,6 +139,7 @@ mod tests {
             source_cluster: name("west"),
             requests,
             failed,
+            reason: String::new(),
         };
         let ejected = proto::resources::EjectedEndpoint { backend: name("b"), source_cluster: name("west"), address: name(address) };
         LoadReport { interval_ms, loads: vec![load], ejected: vec![ejected] }

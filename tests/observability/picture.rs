@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use tests::Bed;
 
 /// Width and height of the window.
-const WINDOW: (u32, u32) = (1760, 480);
+const WINDOW: (u32, u32) = (1800, 260);
 
 /// What is requested is seen in the page after this time at most.
 const LOAD_SEEN_MAX: Duration = Duration::from_secs(30);
@@ -34,7 +34,8 @@ pub(crate) fn look(bed: &Bed, folder: &Path) -> anyhow::Result<()> {
             bed.get("store.default.svc.clusterset.local:80", path)?;
         }
         let shown = browse("--dump-dom")?;
-        let all = ["ServiceImport/default/store/80", "HTTPRoute default/store", "invalid_backend", "1 not well", "/s, ", " % fail"];
+        let all =
+            ["ServiceImport/default/store/80", "HTTPRoute default/store", "invalid_backend, rule 1, ", "1 not well", "/s, ", " % fail"];
         let missing: Vec<&str> = all.into_iter().filter(|expected| !shown.contains(expected)).collect();
         if missing.is_empty() {
             break;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Edge, Graph, Health, Node, NodeKind, Rate};
+use super::{Edge, Graph, Health, Node, NodeKind};
 
 /// Of a node.
 const WIDTH: usize = 300;
@@ -12,13 +12,15 @@ const HEIGHT: usize = 40;
 /// Between the rows.
 const ROW: usize = 56;
 /// Between the columns' left sides.
-const COLUMN: usize = 460;
+const COLUMN: usize = 480;
 /// Around everything.
 const MARGIN: usize = 24;
 /// Above the rows: what there is in short.
 const HEAD: usize = 72;
 /// Characters of a label that fit into a node.
 const LABEL_CHARS: usize = 42;
+/// What fits between two columns, in characters.
+const EDGE_CHARS: usize = 32;
 /// Labels of edges to one node; the others are shown when one points at them.
 const LABELS_MAX: usize = 2;
 /// With more edges than this those on which all is well step back, so that the others are seen; what they say is shown when one points at them.
@@ -111,7 +113,7 @@ fn svg_edge(
 ) {
     let (x1, y1, x2, y2) = (from_x + WIDTH, from_y + HEIGHT / 2, to_x, to_y + HEIGHT / 2);
     let middle = x1.midpoint(x2);
-    let rate = edge.rate.map(Rate::text).unwrap_or_default();
+    let rate = edge.rate_text();
     let title = joined(&[edge.reason, &edge.label, &rate], ", ");
     let look = match edge.health {
         Health::Well if steps_back => " stroke-opacity=\"0.15\"",
@@ -135,7 +137,7 @@ fn svg_edge(
             text,
             "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\" font-size=\"10\" fill=\"{}\">{}</text>",
             colour(edge.health),
-            escaped(&shortened(label, 28))
+            escaped(&shortened(label, EDGE_CHARS))
         );
     }
 }
@@ -194,7 +196,7 @@ pub fn dot(graph: &Graph) -> String {
         let _ = writeln!(text, "  {} [label={}, color=\"{}\"];", quoted(&node.id), quoted(&label), colour(node.health));
     }
     for edge in &graph.edges {
-        let label = joined(&[&edge.label, edge.reason, &edge.rate.map(Rate::text).unwrap_or_default()], ": ");
+        let label = joined(&[&edge.label, edge.reason, &edge.rate_text()], ": ");
         let _ = writeln!(
             text,
             "  {} -> {} [label={}, color=\"{}\"];",

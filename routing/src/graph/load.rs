@@ -17,6 +17,9 @@ pub struct Load {
     pub backend: String,
     /// The cluster of the endpoint; empty where none was asked.
     pub source_cluster: String,
+    /// Why no backend was asked, of requests that failed without one; empty otherwise. Who is older does not say it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// How often, and how often it failed.
     #[serde(flatten)]
     pub rate: Rate,
@@ -55,19 +58,20 @@ impl Loads {
     /// What several have seen.
     #[must_use]
     pub fn together(all: impl IntoIterator<Item = Self>) -> Self {
-        let mut ways: BTreeMap<[String; 4], Rate> = BTreeMap::new();
+        let mut ways: BTreeMap<[String; 5], Rate> = BTreeMap::new();
         let mut ejected = BTreeSet::new();
         for one in all {
-            for Load { frontend, route, backend, source_cluster, rate } in one.loads {
-                ways.entry([frontend, route, backend, source_cluster]).or_default().add(rate);
+            for Load { frontend, route, backend, source_cluster, reason, rate } in one.loads {
+                ways.entry([frontend, route, backend, source_cluster, reason]).or_default().add(rate);
             }
             ejected.extend(one.ejected);
         }
-        let loads = ways.into_iter().map(|([frontend, route, backend, source_cluster], rate)| Load {
+        let loads = ways.into_iter().map(|([frontend, route, backend, source_cluster, reason], rate)| Load {
             frontend,
             route,
             backend,
             source_cluster,
+            reason,
             rate,
         });
         Self { loads: loads.collect(), ejected }
@@ -91,13 +95,17 @@ impl Rate {
         }
     }
 
-    /// For a reader.
-    pub(super) fn text(self) -> String {
-        let rate = match self.per_second {
+    fn requests(self) -> String {
+        match self.per_second {
             rate if rate >= 10.0 => format!("{rate:.0}/s"),
             rate if rate >= 0.1 => format!("{rate:.1}/s"),
             _ => "<0.1/s".to_owned(),
-        };
+        }
+    }
+
+    /// For a reader.
+    fn text(self) -> String {
+        let rate = self.requests();
         let share = 100.0 * self.failed_per_second / self.per_second;
         match self.health() {
             Health::Well => rate,
@@ -131,18 +139,30 @@ impl Graph {
     #[must_use]
     pub fn with(mut self, loads: &Loads) -> Self {
         let mut rates: BTreeMap<Ends<'_>, Rate> = BTreeMap::new();
+        let mut unserved = BTreeMap::<(&str, &str), Rate>::new();
         let (mut dialled, mut chosen) = (BTreeMap::<&str, Rate>::new(), BTreeMap::<&str, Rate>::new());
         for load in &loads.loads {
             dialled.entry(&load.frontend).or_default().add(load.rate);
             chosen.entry(&load.backend).or_default().add(load.rate);
+            if !load.reason.is_empty() {
+                unserved.entry((&load.route, &load.reason)).or_default().add(load.rate);
+            }
             for ends in ends(load) {
                 rates.entry(ends).or_default().add(load.rate);
             }
         }
         let nodes: BTreeMap<&str, &Node> = self.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+        // Where several ways of a route end for one reason, nobody knows which of them was taken.
+        let mut ends_here = BTreeMap::<(String, &str), usize>::new();
+        for edge in self.edges.iter().filter(|edge| !edge.reason.is_empty()) {
+            *ends_here.entry((edge.from.clone(), edge.reason)).or_default() += 1;
+        }
         for edge in &mut self.edges {
             let (Some(from), Some(to)) = (nodes.get(edge.from.as_str()), nodes.get(edge.to.as_str())) else { continue };
-            if let Some(rate) = rates.get(&(from.kind, name(from), name(to))) {
+            let is_alone = ends_here.get(&(edge.from.clone(), edge.reason)) == Some(&1);
+            let sent = rates.get(&(from.kind, name(from), name(to)));
+            let rate = sent.or_else(|| unserved.get(&(name(from), edge.reason)).filter(|_| is_alone && from.kind == NodeKind::Route));
+            if let Some(rate) = rate {
                 edge.take(*rate);
             }
         }
@@ -173,6 +193,14 @@ impl Graph {
 }
 
 impl Edge {
+    /// What goes there, for a reader; a reason says already that all of it fails.
+    pub(super) fn rate_text(&self) -> String {
+        match self.rate {
+            Some(rate) if !self.reason.is_empty() && rate.health() == Health::Broken => rate.requests(),
+            rate => rate.map(Rate::text).unwrap_or_default(),
+        }
+    }
+
     fn take(&mut self, rate: Rate) {
         self.health = self.health.min(rate.health());
         self.rate = Some(rate);
@@ -193,7 +221,7 @@ mod tests {
 
     fn load(ways: [&str; 4], per_second: f64, failed_per_second: f64) -> Load {
         let [frontend, route, backend, source_cluster] = ways.map(str::to_owned);
-        Load { frontend, route, backend, source_cluster, rate: Rate { per_second, failed_per_second } }
+        Load { frontend, route, backend, source_cluster, reason: String::new(), rate: Rate { per_second, failed_per_second } }
     }
 
     fn node(kind: NodeKind, label: &str) -> Node {
@@ -254,6 +282,20 @@ mod tests {
         assert_eq!((node("b").detail.as_str(), node("b").health), ("", Health::Well));
         let order: Vec<&str> = graph.nodes.iter().map(|node| node.label.as_str()).collect();
         assert_eq!(order, ["f", "HTTPRoute shop/r", "c", "b", "west"], "what fails comes first");
+    }
+
+    #[test]
+    fn a_way_that_ends_before_a_backend_has_what_failed_there() {
+        let mut graph = graph();
+        graph.edges[1].reason = "invalid_backend";
+        let unserved = Load { reason: "invalid_backend".to_owned(), ..load(["f", "shop/r", "", ""], 2.0, 2.0) };
+        let loads = Loads { loads: vec![unserved, load(["f", "shop/r", "", ""], 5.0, 0.0)], ejected: BTreeSet::new() };
+        let rate = |graph: &Graph, number: usize| graph.edges[number].rate_text();
+        let seen = graph.clone().with(&loads);
+        assert_eq!([rate(&seen, 1), rate(&seen, 2)], ["2.0/s", ""]);
+        graph.edges[2].reason = "invalid_backend";
+        let seen = graph.with(&loads);
+        assert_eq!([rate(&seen, 1), rate(&seen, 2)], ["", ""], "it may be either");
     }
 
     #[test]

@@ -26,8 +26,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// A controller that has ended a stream of reports is not asked to take another one before this.
 const REOPEN_AFTER: Duration = Duration::from_secs(60);
 
-/// Frontend, route, backend, cluster of the endpoint.
-type Way = [Arc<str>; 4];
+/// Frontend, route, backend, cluster of the endpoint; and why it ended before a backend, if it failed there.
+type Way = ([Arc<str>; 4], &'static str);
 
 /// Requests, and how many of them failed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -73,9 +73,11 @@ impl Reporter {
             let before = self.before.get(way).copied().unwrap_or_default();
             let requests = count.requests.saturating_sub(before.requests);
             if requests > 0 {
-                let [frontend, route, backend, source_cluster] = way.clone().map(|name| name.to_string());
+                let (names, reason) = way;
+                let [frontend, route, backend, source_cluster] = names.clone().map(|name| name.to_string());
+                let reason = (*reason).to_owned();
                 let failed = count.failed.saturating_sub(before.failed);
-                loads.push(Load { frontend, route, backend, source_cluster, requests, failed });
+                loads.push(Load { frontend, route, backend, source_cluster, requests, failed, reason });
             }
         }
         self.before = counts;
@@ -142,8 +144,9 @@ impl Telemetry {
     fn counts(&self) -> BTreeMap<Way, Count> {
         let mut counts: BTreeMap<Way, Count> = BTreeMap::new();
         for (labels, requests) in self.requests.known.lock().iter() {
-            let way = [&labels.frontend, &labels.route, &labels.backend, &labels.source_cluster].map(Arc::clone);
-            let count = counts.entry(way).or_default();
+            let names = [&labels.frontend, &labels.route, &labels.backend, &labels.source_cluster].map(Arc::clone);
+            let reason = if labels.backend.is_empty() && labels.is_failed() { labels.reason } else { "" };
+            let count = counts.entry((names, reason)).or_default();
             count.requests += requests.get();
             count.failed += if labels.is_failed() { requests.get() } else { 0 };
         }
@@ -171,17 +174,35 @@ mod tests {
     use super::*;
 
     fn count(telemetry: &Telemetry, route: &str, status: u16, reason: &'static str) {
+        count_of(telemetry, route, "backend", status, reason);
+    }
+
+    fn count_of(telemetry: &Telemetry, route: &str, backend: &str, status: u16, reason: &'static str) {
         let name = |name: &str| -> Arc<str> { name.into() };
         let labels = RequestLabels {
             frontend: name("frontend"),
             route: name(route),
             rule: name("0"),
-            backend: name("backend"),
+            backend: name(backend),
             source_cluster: name("west"),
             status,
             reason,
         };
         telemetry.requests.of(&labels, || labels.clone()).inc();
+    }
+
+    #[test]
+    fn what_failed_before_a_backend_says_why() {
+        let telemetry = Arc::new(Telemetry::new(None, None));
+        let mut reporter = Reporter::new(Arc::clone(&telemetry), crate::control::empty(), Instant::now());
+        for (backend, status, reason) in
+            [("", 500, "invalid_backend"), ("", 500, "no_backend"), ("", 404, "no_route"), ("backend", 503, "no_endpoint")]
+        {
+            count_of(&telemetry, "shop/store", backend, status, reason);
+        }
+        let loads = reporter.report().expect("a report").loads;
+        let said: Vec<_> = loads.iter().map(|load| (load.backend.as_str(), load.reason.as_str(), load.failed)).collect();
+        assert_eq!(said, [("", "", 0), ("", "invalid_backend", 1), ("", "no_backend", 1), ("backend", "", 1)]);
     }
 
     #[test]
