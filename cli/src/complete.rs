@@ -33,6 +33,7 @@ pub fn answer(words: Vec<OsString>) -> anyhow::Result<String> {
         words.push(OsString::new());
     }
     let last = words.len() - 1;
+    // Where the folder is gone, relative paths have no candidates; everything else has.
     let folder = std::env::current_dir().ok();
     let candidates = clap_complete::engine::complete(&mut Config::command(), words, last, folder.as_deref())?;
     let (mut text, mut directive) = (String::new(), NO_FILES);
