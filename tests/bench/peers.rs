@@ -1,6 +1,7 @@
 //! The targets: none, the kernel, Isthmus, and others set up to do the same.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ impl Peer {
     /// All of them; their configurations are written for this stage.
     pub(crate) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
         let folder = stage.folder();
-        let addresses = Addresses { store: all_ports(stage, "store")?, cart: all_ports(stage, "cart")? };
+        let addresses = Addresses { store: all_ports(|port| Ok(vec![stage.store(port)?]))?, cart: all_ports(|port| stage.carts(port))? };
         let write = |name: &str, text: String| -> anyhow::Result<String> {
             let path = folder.join(name);
             fs::write(&path, text)?;
@@ -49,7 +50,8 @@ impl Peer {
         let nginx = write("nginx.conf", nginx(&addresses, folder))?;
         let haproxy = write("haproxy.cfg", haproxy(&addresses))?;
         let own = std::env::current_exe()?.display().to_string();
-        let copies = Port::ALL.map(|port| format!("{}={}", COPY_PORTS + port as u16, addresses.cart[port as usize]));
+        let copies = Port::ALL
+            .map(|port| format!("{}={}", COPY_PORTS + port as u16, each(&addresses.cart[port as usize], ",", |_, to| to.to_string())));
         let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let all = |first: u16| Port::ALL.map(|port| Some(first + port as u16));
         let none = [None; Port::ALL.len()];
@@ -80,19 +82,22 @@ const NGINX_PORTS: u16 = 17_000;
 const HAPROXY_PORTS: u16 = 16_000;
 const COPY_PORTS: u16 = 18_000;
 
-type Ports = [std::net::SocketAddr; Port::ALL.len()];
+/// Of each port the addresses that serve it.
+type Ports = [Vec<SocketAddr>; Port::ALL.len()];
 
 struct Addresses {
     store: Ports,
     cart: Ports,
 }
 
-fn all_ports(stage: &Stage, name: &str) -> anyhow::Result<Ports> {
-    let mut ports = Vec::new();
-    for port in Port::ALL {
-        ports.push(stage.backend(name, port)?);
-    }
+fn all_ports(addresses: impl Fn(Port) -> anyhow::Result<Vec<SocketAddr>>) -> anyhow::Result<Ports> {
+    let ports = Port::ALL.into_iter().map(addresses).collect::<anyhow::Result<Vec<_>>>()?;
     ports.try_into().map_err(|_| anyhow::anyhow!("as many as ports"))
+}
+
+/// What a configuration says of each address, by its number.
+fn each(addresses: &[SocketAddr], between: &str, text: impl Fn(usize, &SocketAddr) -> String) -> String {
+    addresses.iter().enumerate().map(|(number, address)| text(number, address)).collect::<Vec<_>>().join(between)
 }
 
 /// nginx speaks gRPC to gRPC backends alone, by rules of their own.
@@ -141,16 +146,19 @@ fn envoy(addresses: &Addresses) -> Value {
     });
     let clusters = [("store", &addresses.store), ("cart", &addresses.cart)].into_iter().flat_map(|(name, ports)| {
         Port::ALL.map(|port| {
-            let address = ports[port as usize];
+            let endpoints: Vec<Value> = ports[port as usize]
+                .iter()
+                .map(
+                    |address| json!({"endpoint": {"address": {"socket_address": {"address": address.ip(), "port_value": address.port()}}}}),
+                )
+                .collect();
             let unlimited =
                 json!({"max_connections": u32::MAX, "max_pending_requests": u32::MAX, "max_requests": u32::MAX, "max_retries": u32::MAX});
             let cluster_name = format!("{name}-{}", port.of_vip());
             let mut cluster = json!({
                 "name": cluster_name, "type": "STATIC", "connect_timeout": "10s", "lb_policy": "LEAST_REQUEST",
                 "circuit_breakers": {"thresholds": [unlimited]},
-                "load_assignment": {"cluster_name": cluster_name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
-                    "socket_address": {"address": address.ip(), "port_value": address.port()},
-                }}}]}]},
+                "load_assignment": {"cluster_name": cluster_name, "endpoints": [{"lb_endpoints": endpoints}]},
             });
             if matches!(port, Port::Http2 | Port::Grpc) {
                 cluster["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -169,12 +177,15 @@ fn nginx(addresses: &Addresses, folder: &Path) -> String {
     let run = folder.display();
     let temporary: String =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {run}/nginx;\n")).concat();
-    let (store, cart) = (addresses.store[Port::Http1 as usize], addresses.cart[Port::Http1 as usize]);
-    let upstream = |name: &str, address| {
-        format!("upstream {name} {{ server {address}; keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s; }}\n")
+    let servers = |of: &Ports, port: Port| each(&of[port as usize], " ", |_, address| format!("server {address};"));
+    let upstream = |name: &str, of: &Ports| {
+        let servers = servers(of, Port::Http1);
+        format!("upstream {name} {{ {servers} keepalive 1024; keepalive_requests 1000000000; keepalive_timeout 600s; }}\n")
     };
     let stream = [Port::Tcp, Port::Unrouted].map(|port| {
-        format!("server {{ listen {}; proxy_pass {}; proxy_buffer_size 64k; }}\n", NGINX_PORTS + port as u16, addresses.cart[port as usize])
+        let (servers, vip) = (servers(&addresses.cart, port), port.of_vip());
+        let listen = NGINX_PORTS + port as u16;
+        format!("upstream cart{vip} {{ {servers} }} server {{ listen {listen}; proxy_pass cart{vip}; proxy_buffer_size 64k; }}\n")
     });
     format!(
         "worker_processes {WORKERS}; daemon off; error_log {run}/nginx.log warn; pid {run}/nginx.pid;\n\
@@ -187,8 +198,8 @@ fn nginx(addresses: &Addresses, folder: &Path) -> String {
          {}{}server {{ listen {} backlog=8192; listen {} http2 backlog=8192;\n\
          location /cart {{ proxy_pass http://cart; }} location / {{ proxy_pass http://store; }} }} }}\n",
         stream.concat(),
-        upstream("store", store),
-        upstream("cart", cart),
+        upstream("store", &addresses.store),
+        upstream("cart", &addresses.cart),
         NGINX_PORTS + Port::Http1 as u16,
         NGINX_PORTS + Port::Http2 as u16,
     )
@@ -203,16 +214,19 @@ fn haproxy(addresses: &Addresses) -> String {
     for port in Port::ALL {
         let number = port as usize;
         let (listen, vip) = (HAPROXY_PORTS + port as u16, port.of_vip());
-        let (store, cart) = (addresses.store[number], addresses.cart[number]);
+        let servers = |of: &Ports, more: &str| each(&of[number], "", |nth, address| format!("  server s{nth} {address}{more}\n"));
         let protocol = if matches!(port, Port::Http2 | Port::Grpc) { " proto h2" } else { "" };
         text += &match port {
             Port::Http1 | Port::Http2 | Port::Grpc => format!(
                 "frontend f{vip}\n  bind :{listen}{protocol}\n  acl cart path -m beg /cart\n  use_backend cart{vip} if cart\n  \
-                 default_backend store{vip}\nbackend cart{vip}\n  server a {cart}{protocol}\nbackend store{vip}\n  server a {store}{protocol}\n"
+                 default_backend store{vip}\nbackend cart{vip}\n{}backend store{vip}\n{}",
+                servers(&addresses.cart, protocol),
+                servers(&addresses.store, protocol)
             ),
             Port::Tcp | Port::Unrouted => format!(
                 "frontend f{vip}\n  mode tcp\n  option splice-auto\n  bind :{listen}\n  default_backend cart{vip}\nbackend cart{vip}\n  mode tcp\n  \
-                 option splice-auto\n  server a {cart}\n"
+                 option splice-auto\n{}",
+                servers(&addresses.cart, "")
             ),
         };
     }

@@ -32,6 +32,10 @@ const PEERS_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 10));
 pub(crate) const PEER_UIDS: u32 = 2301;
 /// The backends' uid.
 const BACKEND_UID: u32 = 2300;
+/// Pods that serve, each by one process of a kind: who asks shares requests out between two processes by its own balancing, whatever the order of
+/// their connections is. One server of two processes takes connections as its processes happen to be awake, and a proxy with few of them to it
+/// may find all in one process.
+const CARTS: usize = 2;
 /// A program that does not answer for so long has not started.
 const START_MAX: Duration = Duration::from_secs(20);
 /// And is asked this often; it is what the time to the first answer is known to.
@@ -45,7 +49,7 @@ pub(crate) struct Stage {
     running: Vec<(u32, Child)>,
     bed: Bed,
     client: PodName,
-    cart: PodName,
+    carts: Vec<PodName>,
     folder: TempDir,
 }
 
@@ -67,9 +71,9 @@ impl Stage {
         let ports = "[{name: http, port: 80, targetPort: 8080}, {name: h2, port: 81, targetPort: 8081, appProtocol: kubernetes.io/h2c}, \
                      {name: grpc, port: 82, targetPort: 8082, appProtocol: kubernetes.io/h2c}, {name: tcp, port: 83, targetPort: 8083}, \
                      {name: unrouted, port: 84, targetPort: 8083}]";
-        let app = |name: &str| {
+        let app = |name: &str, replicas: usize| {
             yaml::all(&[
-                yaml::deployment(name, "default", 1, "[]"),
+                yaml::deployment(name, "default", replicas, "[]"),
                 yaml::service(name, "default", ports, ""),
                 yaml::export(name, "default"),
             ])
@@ -90,14 +94,14 @@ impl Stage {
         );
         let files = [
             ("west/client.yaml", yaml::client("default")),
-            ("west/apps.yaml", yaml::all(&[app("store"), app("cart")])),
+            ("west/apps.yaml", yaml::all(&[app("store", 1), app("cart", CARTS)])),
             ("west/routes.yaml", yaml::all(&[yaml::all(&http), tcp])),
         ];
         let options = Options { without_access_log: true, sidecar_arguments: vec!["--workers=2".to_owned()], ..Options::default() };
         let bed = Bed::start(&files, options)?;
         let client = bed.client()?;
-        let cart = bed.pod("west/default/cart-0")?;
-        let mut stage = Self { running: Vec::new(), bed, client, cart, folder };
+        let carts = (0..CARTS).map(|number| bed.pod(&format!("west/default/cart-{number}"))).collect::<anyhow::Result<_>>()?;
+        let mut stage = Self { running: Vec::new(), bed, client, carts, folder };
         stage.backends()?;
         stage.nft("add table ip bench\nadd chain ip bench output { type nat hook output priority -110; }\n")?;
         stage.tune()?;
@@ -109,15 +113,23 @@ impl Stage {
         self.folder.path()
     }
 
-    /// A backend's address.
-    pub(crate) fn backend(&self, name: &str, port: Port) -> anyhow::Result<SocketAddr> {
-        let pod = self.bed.pod(&format!("west/default/{name}-0"))?;
-        Ok(SocketAddr::new(self.bed.addresses(&pod)?[0], port.of_backend()))
+    /// The addresses of those that serve.
+    pub(crate) fn carts(&self, port: Port) -> anyhow::Result<Vec<SocketAddr>> {
+        self.carts.iter().map(|pod| self.address(pod, port)).collect()
+    }
+
+    /// The address of what routes know too, and nobody asks.
+    pub(crate) fn store(&self, port: Port) -> anyhow::Result<SocketAddr> {
+        self.address(&self.bed.pod("west/default/store-0")?, port)
+    }
+
+    fn address(&self, pod: &PodName, port: Port) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(self.bed.addresses(pod)?[0], port.of_backend()))
     }
 
     /// Many short connections need many ports.
     fn tune(&self) -> anyhow::Result<()> {
-        for pod in [&self.client, &self.cart] {
+        for pod in self.carts.iter().chain([&self.client]) {
             self.bed.namespace(pod)?.run(|| {
                 for (name, value) in [
                     ("net.ipv4.ip_local_port_range", "1024 65535"),
@@ -135,11 +147,28 @@ impl Stage {
     }
 
     fn backends(&mut self) -> anyhow::Result<()> {
+        let own = std::env::current_exe()?.display().to_string();
+        for cart in self.carts.clone() {
+            for command in [
+                vec!["nginx".to_owned(), "-c".to_owned(), self.backend_configuration(&cart)?],
+                vec![own.clone(), "grpc-server".to_owned(), "0.0.0.0:8082".to_owned()],
+                vec![own.clone(), "sink".to_owned(), "0.0.0.0:8083".to_owned()],
+            ] {
+                self.spawn(&cart, BACKEND_UID, &command)?;
+            }
+            self.wait_for_answer(self.address(&cart, Port::Http1)?)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what nginx serves in a pod; the file.
+    fn backend_configuration(&self, pod: &PodName) -> anyhow::Result<String> {
         let run = self.folder().display().to_string();
+        let own = self.folder().join(pod.to_string().replace('/', "-")).display().to_string();
         let temporary: String =
-            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {run}/backend;\n")).concat();
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path {own}-{name};\n")).concat();
         let configuration = format!(
-            "worker_processes 2; daemon off; error_log {run}/backend.log warn; pid {run}/backend.pid;\n\
+            "worker_processes 1; daemon off; error_log {own}.log warn; pid {own}.pid;\n\
              events {{ worker_connections 16384; }}\n\
              http {{\naccess_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 600s; server_tokens off;\n\
              http2_max_concurrent_streams 512; client_max_body_size 16m; {temporary} types {{ }} default_type text/plain; open_file_cache max=10;\n\
@@ -147,19 +176,9 @@ impl Stage {
              location / {{ return 200 \"served\\n\"; }}\n\
              location = /cart/1m {{ alias {run}/1m; }} location = /cart/4m {{ alias {run}/4m; }} }} }}\n"
         );
-        fs::write(self.folder().join("backend.conf"), configuration)?;
-        let own = std::env::current_exe()?.display().to_string();
-        let cart = self.cart.clone();
-        for command in [
-            vec!["nginx".to_owned(), "-c".to_owned(), format!("{run}/backend.conf")],
-            vec![own.clone(), "grpc-server".to_owned(), "0.0.0.0:8082".to_owned()],
-            vec![own, "sink".to_owned(), "0.0.0.0:8083".to_owned()],
-        ] {
-            self.spawn(&cart, BACKEND_UID, &command)?;
-        }
-        // store is asked by nobody here, but has to be there for whoever looks.
-        self.wait_for_answer(SocketAddr::new(self.bed.addresses(&self.cart)?[0], Port::Http1.of_backend()))?;
-        Ok(())
+        let file = format!("{own}.conf");
+        fs::write(&file, configuration)?;
+        Ok(file)
     }
 
     fn spawn(&mut self, pod: &PodName, uid: u32, command: &[String]) -> anyhow::Result<()> {
@@ -231,7 +250,10 @@ impl Stage {
             Kind::Direct | Kind::Isthmus => {}
             Kind::Dnat => {
                 for port in Port::ALL {
-                    rules += &rule(port, format!("dnat to {}", self.backend("cart", port)?));
+                    let addresses = self.carts(port)?;
+                    let in_turn = addresses.iter().enumerate().map(|(number, to)| format!("{number} : {} . {}", to.ip(), to.port()));
+                    let in_turn = in_turn.collect::<Vec<_>>().join(", ");
+                    rules += &rule(port, format!("dnat ip to numgen inc mod {} map {{ {in_turn} }}", addresses.len()));
                 }
             }
             Kind::Program { .. } => {
@@ -258,7 +280,7 @@ impl Stage {
 
     fn destination(&self, peer: &Peer, port: Port) -> anyhow::Result<SocketAddr> {
         match peer.kind {
-            Kind::Direct => self.backend("cart", port),
+            Kind::Direct => self.address(&self.carts[0], port),
             Kind::Isthmus => {
                 let host = if port == Port::Unrouted { UNROUTED_HOST } else { HOST };
                 self.bed.address(&self.client, &format!("{host}:{}", port.of_vip()))

@@ -14,9 +14,9 @@ pub(crate) enum Tool {
     /// Copy bytes between each connection to a port and one to an address: what a proxy costs that looks at nothing
     Copy {
         threads: usize,
-        /// PORT=ADDRESS
+        /// PORT=ADDRESS[,ADDRESS], taken in turn
         #[arg(required = true, value_parser = copy::pair)]
-        ports: Vec<(u16, SocketAddr)>,
+        ports: Vec<(u16, Vec<SocketAddr>)>,
     },
     /// Ask at fixed times, on connections that are kept, and say how long each answer took from the time it was due
     Rate { address: SocketAddr, host: String, path: String, rate: u32, connections: u32, seconds: u64 },

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::iter::Cycle;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, RawFd};
+use std::vec::IntoIter;
 
 use anyhow::Context;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -13,14 +15,15 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const EVENTS: usize = 256;
 const BACKLOG: i32 = 8192;
 
-/// `PORT=ADDRESS`.
-pub(crate) fn pair(text: &str) -> Result<(u16, SocketAddr), String> {
-    let (port, address) = text.split_once('=').ok_or("PORT=ADDRESS")?;
-    Ok((port.parse().map_err(|_| "PORT")?, address.parse().map_err(|_| "ADDRESS")?))
+/// `PORT=ADDRESS[,ADDRESS]`.
+pub(crate) fn pair(text: &str) -> Result<(u16, Vec<SocketAddr>), String> {
+    let (port, addresses) = text.split_once('=').ok_or("PORT=ADDRESS")?;
+    let addresses = addresses.split(',').map(|address| address.parse().map_err(|_| format!("ADDRESS: {address}")));
+    Ok((port.parse().map_err(|_| format!("PORT: {port}"))?, addresses.collect::<Result<_, _>>()?))
 }
 
 /// Runs until it is ended.
-pub(crate) fn run(threads: usize, ports: &[(u16, SocketAddr)]) -> anyhow::Result<()> {
+pub(crate) fn run(threads: usize, ports: &[(u16, Vec<SocketAddr>)]) -> anyhow::Result<()> {
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| Copier::new(ports)?.run())).collect();
         running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("panicked"))))
@@ -29,7 +32,7 @@ pub(crate) fn run(threads: usize, ports: &[(u16, SocketAddr)]) -> anyhow::Result
 
 struct Copier {
     epoll: Epoll,
-    listeners: HashMap<RawFd, (TcpListener, SocketAddr)>,
+    listeners: HashMap<RawFd, (TcpListener, Cycle<IntoIter<SocketAddr>>)>,
     sides: HashMap<RawFd, Side>,
     buffer: Vec<u8>,
 }
@@ -42,7 +45,7 @@ struct Side {
 }
 
 impl Copier {
-    fn new(ports: &[(u16, SocketAddr)]) -> anyhow::Result<Self> {
+    fn new(ports: &[(u16, Vec<SocketAddr>)]) -> anyhow::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::empty())?;
         let mut listeners = HashMap::new();
         for (port, to) in ports {
@@ -55,7 +58,7 @@ impl Copier {
             socket.set_nonblocking(true)?;
             let listener: TcpListener = socket.into();
             epoll.add(&listener, event(listener.as_raw_fd(), EpollFlags::EPOLLIN)?)?;
-            listeners.insert(listener.as_raw_fd(), (listener, *to));
+            listeners.insert(listener.as_raw_fd(), (listener, to.clone().into_iter().cycle()));
         }
         Ok(Self { epoll, listeners, sides: HashMap::new(), buffer: vec![0; BUFFER_BYTES] })
     }
@@ -80,7 +83,7 @@ impl Copier {
     }
 
     fn accept(&mut self, listener: RawFd) -> anyhow::Result<()> {
-        let Some((listener, to)) = self.listeners.get(&listener) else { return Ok(()) };
+        let Some((listener, in_turn)) = self.listeners.get_mut(&listener) else { return Ok(()) };
         loop {
             let client = match listener.accept() {
                 Ok((client, _)) => client,
@@ -88,7 +91,7 @@ impl Copier {
                 Err(error) => return Err(error.into()),
             };
             // The backend is near: connecting to it takes no time worth an event.
-            let server = TcpStream::connect(to)?;
+            let server = TcpStream::connect(in_turn.next().context("an address")?)?;
             for stream in [&client, &server] {
                 stream.set_nodelay(true)?;
                 stream.set_nonblocking(true)?;
