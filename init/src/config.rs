@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cidr::Cidr;
 use crate::plan::{self, Exempt, Lifetime, Plan};
+use crate::segments::{self, Segments};
 use crate::watch::OPEN_AFTER;
 
 /// Arranges that a pod's connections to VIPs reach its sidecar.
@@ -74,6 +75,9 @@ pub struct Install {
     /// What happens to connections that are open already
     #[arg(long, env = "ISTHMUS_EXISTING", default_value = "keep")]
     pub existing: Existing,
+    /// How large segments of intercepted IPv4 connections are
+    #[arg(long, env = "ISTHMUS_SEGMENTS", default_value = "large")]
+    pub segments: SegmentSize,
 }
 
 /// `watch`.
@@ -91,6 +95,9 @@ pub struct Watch {
     /// What happens to connections that are open when their VIP is added
     #[arg(long, env = "ISTHMUS_EXISTING", default_value = "keep")]
     pub existing: Existing,
+    /// How large segments of intercepted IPv4 connections are
+    #[arg(long, env = "ISTHMUS_SEGMENTS", default_value = "large")]
+    pub segments: SegmentSize,
 }
 
 /// `verify`.
@@ -122,6 +129,24 @@ pub enum Fail {
     Open,
 }
 
+/// `--segments`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SegmentSize {
+    /// As large as the loopback interface takes them, where that is safe: rules and routes of the pod's own
+    Large,
+    /// As the pod's interface takes them
+    Small,
+}
+
+impl SegmentSize {
+    fn plan(self) -> Segments {
+        match self {
+            Self::Large => Segments::Large,
+            Self::Small => Segments::Small,
+        }
+    }
+}
+
 impl Existing {
     pub(crate) fn plan(self) -> plan::Existing {
         match self {
@@ -134,22 +159,31 @@ impl Existing {
 impl Sidecar {
     fn plan(&self, lifetime: Lifetime) -> Plan {
         let exempt = self.sidecar_mark.map_or(Exempt::Uid(self.sidecar_uid), Exempt::Mark);
-        Plan { vips: std::collections::BTreeSet::new(), cidrs: Vec::new(), exempt, port: self.sidecar_port, lifetime }
+        Plan {
+            vips: std::collections::BTreeSet::new(),
+            cidrs: Vec::new(),
+            exempt,
+            port: self.sidecar_port,
+            lifetime,
+            segments: Segments::Small,
+        }
     }
 }
 
 impl Install {
     fn plan(&self) -> Plan {
-        Plan { vips: self.vip.iter().copied().collect(), cidrs: self.cidr.clone(), ..self.sidecar.plan(Lifetime::Unlimited) }
+        let vips = self.vip.iter().copied().collect();
+        Plan { vips, cidrs: self.cidr.clone(), segments: self.segments.plan(), ..self.sidecar.plan(Lifetime::Unlimited) }
     }
 }
 
 impl Watch {
     fn plan(&self) -> Plan {
-        self.sidecar.plan(match self.fail {
+        let lifetime = match self.fail {
             Fail::Closed => Lifetime::Unlimited,
             Fail::Open => Lifetime::Renewed(OPEN_AFTER),
-        })
+        };
+        Plan { segments: self.segments.plan(), ..self.sidecar.plan(lifetime) }
     }
 }
 
@@ -183,6 +217,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let plan = install.plan();
             anyhow::ensure!(!plan.vips.is_empty() || !plan.cidrs.is_empty(), "install: at least one --vip or --cidr is needed");
             let before = plan::Installed::read()?;
+            segments::shrink(&plan)?;
             plan.install().commit()?;
             for address in plan.unroutable() {
                 tracing::warn!(%address, "the pod has no route there: clients get \"network unreachable\" before interception is asked");
@@ -191,6 +226,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 let ended = plan::reset_existing(&plan, &before)?;
                 tracing::info!(ended, "connections from before");
             }
+            segments::enlarge_or_warn(&plan);
             tracing::info!(vips = plan.vips.len(), cidrs = plan.cidrs.len(), "intercepts");
         }
         Command::Watch(watch) => crate::watch::watch(&watch.socket, watch.plan(), watch.existing.plan())?,

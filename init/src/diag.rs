@@ -12,7 +12,9 @@ const DIAG_BY_FAMILY: u16 = 20;
 const DESTROY: u16 = 21;
 const TCP: u8 = 6;
 /// ESTABLISHED and SYN_SENT: what can still become or be a conversation. FIN_WAIT1, FIN_WAIT2 and CLOSE_WAIT: what is half of one.
-const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8;
+const OPEN: u32 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 5 | 1 << 8;
+/// LAST_ACK and CLOSING as well: what still has something to send.
+const UNFINISHED: u32 = OPEN | 1 << 9 | 1 << 11;
 /// `struct inet_diag_sockid`.
 const ID_LEN: usize = 48;
 
@@ -31,25 +33,35 @@ pub(crate) struct Connection {
 pub(crate) fn destroy(chosen: impl Fn(&Connection) -> bool) -> io::Result<usize> {
     let socket = Socket::open(SockProtocol::NetlinkSockDiag, 0)?;
     let mut ended = 0;
-    for family in [nix::libc::AF_INET, nix::libc::AF_INET6] {
-        let family = u8::try_from(family).unwrap_or_default();
-        let listed = socket.dump(&request(DIAG_BY_FAMILY, DUMP, family, &[0; ID_LEN]))?;
-        for connection in listed.iter().filter_map(read).filter(|connection| chosen(connection)) {
-            socket.send(&request(DESTROY, ACK, connection.family, &connection.id))?;
-            match socket.drain()?.iter().find_map(Message::verdict) {
-                Some(Ok(())) => ended += 1,
-                // It ended by itself in between; of one that only waits for late segments older kernels say EOPNOTSUPP.
-                Some(Err(Errno::ENOENT | Errno::EOPNOTSUPP)) | None => {}
-                Some(Err(errno)) => return Err(errno.into()),
-            }
+    for connection in list(&socket, OPEN)?.iter().filter(|connection| chosen(connection)) {
+        socket.send(&request(DESTROY, ACK, connection.family, OPEN, &connection.id))?;
+        match socket.drain()?.iter().find_map(Message::verdict) {
+            Some(Ok(())) => ended += 1,
+            // It ended by itself in between; of one that only waits for late segments older kernels say EOPNOTSUPP.
+            Some(Err(Errno::ENOENT | Errno::EOPNOTSUPP)) | None => {}
+            Some(Err(errno)) => return Err(errno.into()),
         }
     }
     Ok(ended)
 }
 
-fn request(kind: u16, flags: u16, family: u8, id: &[u8; ID_LEN]) -> Vec<u8> {
+/// Connections that may still send something.
+pub(crate) fn unfinished() -> io::Result<Vec<Connection>> {
+    list(&Socket::open(SockProtocol::NetlinkSockDiag, 0)?, UNFINISHED)
+}
+
+fn list(socket: &Socket, states: u32) -> io::Result<Vec<Connection>> {
+    let mut connections = Vec::new();
+    for family in [nix::libc::AF_INET, nix::libc::AF_INET6] {
+        let family = u8::try_from(family).unwrap_or_default();
+        connections.extend(socket.dump(&request(DIAG_BY_FAMILY, DUMP, family, states, &[0; ID_LEN]))?.iter().filter_map(read));
+    }
+    Ok(connections)
+}
+
+fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID_LEN]) -> Vec<u8> {
     let mut fixed = vec![family, TCP, 0, 0];
-    fixed.extend_from_slice(&STATES.to_ne_bytes());
+    fixed.extend_from_slice(&states.to_ne_bytes());
     fixed.extend_from_slice(id);
     let mut writer = Writer::default();
     writer.message(kind, REQUEST | flags, 1, &fixed, |_| {});

@@ -22,6 +22,7 @@ use crate::cidr::{self, Cidr};
 use crate::diag;
 use crate::nft::read::Reader;
 use crate::nft::{Batch, Chain, Error, Expiry, Expression, Family, Hook, Key, Protocol, Set};
+use crate::segments::{self, Segments};
 
 /// The table that holds everything.
 pub const TABLE: &str = "isthmus";
@@ -78,6 +79,8 @@ pub struct Plan {
     pub port: NonZeroU16,
     /// How long `vips` last.
     pub lifetime: Lifetime,
+    /// How large segments to `vips` and `cidrs` are to be.
+    pub segments: Segments,
 }
 
 pub(crate) fn vip_set(family: Family) -> &'static str {
@@ -174,7 +177,7 @@ impl Plan {
         let mut families = BTreeSet::new();
         let mut unroutable = Vec::new();
         for address in addresses {
-            if families.insert(Family::of(address)) && !has_route(address) {
+            if families.insert(Family::of(address)) && source_towards(address).is_none() {
                 unroutable.push(address);
             }
         }
@@ -182,10 +185,12 @@ impl Plan {
     }
 }
 
-/// Asks the kernel for a route without sending anything.
-fn has_route(address: IpAddr) -> bool {
+/// The address that something is dialled from, without sending anything; none if there is no route.
+pub(crate) fn source_towards(address: IpAddr) -> Option<IpAddr> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    UdpSocket::bind(any).and_then(|socket| socket.connect((address, 9))).is_ok()
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect((address, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// Empties every set: nothing new is intercepted, redirected connections live on. Nothing to do where nothing is installed.
@@ -193,6 +198,7 @@ fn has_route(address: IpAddr) -> bool {
 /// # Errors
 /// The kernel's reason not to.
 pub fn withdraw() -> Result<(), Error> {
+    segments::remove().map_err(|source| Error::Netlink { doing: "remove routes", source })?;
     let installed = Reader::open(TABLE).and_then(|reader| reader.exists());
     if !installed.map_err(|source| Error::Netlink { doing: "look", source })? {
         return Ok(());
@@ -210,6 +216,7 @@ pub fn withdraw() -> Result<(), Error> {
 /// # Errors
 /// The kernel's reason not to.
 pub fn delete() -> Result<(), Error> {
+    segments::remove().map_err(|source| Error::Netlink { doing: "remove routes", source })?;
     let mut batch = Batch::new(TABLE);
     batch.create_table();
     batch.delete_table();
@@ -243,6 +250,8 @@ pub struct Installed {
     pub ranges: Vec<(IpAddr, IpAddr)>,
     /// Rules, by the kernel's expressions.
     pub rules: Vec<String>,
+    /// Those of `vips` and `ranges` to which segments are large.
+    pub large_segments: BTreeSet<segments::Route>,
 }
 
 impl Installed {
@@ -251,10 +260,12 @@ impl Installed {
     /// # Errors
     /// The kernel's reason not to say.
     pub fn read() -> Result<Self, Error> {
-        Self::list().map_err(|error| match error.raw_os_error() {
+        let installed = Self::list().map_err(|error| match error.raw_os_error() {
             Some(code) => Error::Refused { object: format!("list table inet {TABLE}"), errno: Errno::from_raw(code) },
             None => Error::Netlink { doing: "list", source: error },
-        })
+        })?;
+        let large_segments = segments::installed().map_err(|source| Error::Netlink { doing: "list routes", source })?;
+        Ok(Self { large_segments, ..installed })
     }
 
     /// What is replaced while it is read is read again, so that it is never a mixture.
@@ -309,6 +320,9 @@ impl fmt::Display for Installed {
         }
         for (first, last) in &self.ranges {
             writeln!(f, "range  {first} - {last}")?;
+        }
+        for route in &self.large_segments {
+            writeln!(f, "large  {route}")?;
         }
         Ok(())
     }

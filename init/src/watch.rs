@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::netlink::Socket;
 use crate::plan::{Existing, Installed, Lifetime, Plan, TABLE, reset_existing};
+use crate::segments;
 use crate::socket::{Peer, Wanted};
 
 /// In `open` mode elements vanish this long after the sidecar did.
@@ -41,6 +42,7 @@ pub fn watch(path: &Path, mut plan: Plan, existing: Existing) -> anyhow::Result<
     let listener = listen(path)?;
     let changes = Socket::open(SockProtocol::NetlinkNetFilter, GROUP_NFTABLES).context("netlink notifications")?;
     plan.vips = Installed::read().context("what is installed")?.vips;
+    segments::shrink(&plan).context("large segments")?;
     plan.install().commit().context("install")?;
     changes.drain().context("netlink notifications")?;
     info!(socket = %path.display(), vips = plan.vips.len(), "watches");
@@ -161,6 +163,7 @@ impl Watch {
         let before = Installed { vips: self.in_force()?, ..Default::default() };
         let plan = Plan { vips: wanted.vips, ..self.plan.clone() };
         self.renewed = Instant::now();
+        segments::shrink(&plan).context("large segments")?;
         plan.replace_vips().commit()?;
         self.plan = plan;
         self.has_spoken = true;
@@ -169,6 +172,7 @@ impl Watch {
             warn!(%address, "the pod has no route there: clients get \"network unreachable\" before interception is asked");
         }
         self.reset_existing(&before);
+        segments::enlarge_or_warn(&self.plan);
         Ok(())
     }
 
@@ -214,7 +218,10 @@ impl Watch {
             Ok(false) => {
                 error!(table = TABLE, "somebody deleted the table: connections passed their routes by since then; it is put back");
                 match self.plan.install().commit() {
-                    Ok(()) => self.reset_existing(&Installed::default()),
+                    Ok(()) => {
+                        self.reset_existing(&Installed::default());
+                        segments::enlarge_or_warn(&self.plan);
+                    }
                     Err(error) => error!(%error, "put back"),
                 }
             }

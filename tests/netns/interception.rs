@@ -8,18 +8,19 @@ use std::num::NonZeroU16;
 
 use init::nft::{Batch, Chain, Expression, Family, Hook, Protocol};
 use init::plan::{Exempt, Installed, Lifetime, Plan, TABLE, withdraw};
+use init::segments::Segments;
 use lab::lab::Options;
 use tests::{Bed, yaml};
 
 use super::bytes::{PATIENCE, RAW, dial};
 
-const PORT: u16 = 15001;
+pub(super) const PORT: u16 = 15001;
 
 /// A pod `app` without a sidecar, and `raw`, which speaks first.
-fn bed() -> (Bed, SocketAddr) {
+pub(super) fn bed() -> (Bed, SocketAddr) {
     let raw = yaml::all(&[
         yaml::deployment("raw", "default", 1, "[{name: tcp-raw, containerPort: 4242}]"),
-        yaml::service("raw", "default", "[{name: tcp-raw, port: 42, targetPort: 4242}]", ""),
+        yaml::service("raw", "default", "[{name: tcp-raw, port: 42, targetPort: 4242}, {name: again, port: 43, targetPort: 4242}]", ""),
         yaml::export("raw", "default"),
     ]);
     let app = "{apiVersion: v1, kind: Pod, metadata: {name: app}, spec: {containers: [{name: app}]}}".to_owned();
@@ -28,23 +29,24 @@ fn bed() -> (Bed, SocketAddr) {
     (bed, vip)
 }
 
-fn inside<T: Send>(bed: &Bed, work: impl FnOnce() -> anyhow::Result<T> + Send) -> T {
+pub(super) fn inside<T: Send>(bed: &Bed, work: impl FnOnce() -> anyhow::Result<T> + Send) -> T {
     let app = bed.pod("west/default/app").expect("a pod");
     bed.namespace(&app).expect("its namespace").run(work).expect("inside")
 }
 
-fn plan(vips: &[SocketAddr]) -> Plan {
+pub(super) fn plan(vips: &[SocketAddr]) -> Plan {
     Plan {
         vips: vips.iter().copied().collect(),
         cidrs: Vec::new(),
         exempt: Exempt::Uid(2102),
         port: NonZeroU16::new(PORT).expect("a port"),
         lifetime: Lifetime::Unlimited,
+        segments: Segments::Small,
     }
 }
 
 /// Reads a line.
-fn line(stream: &mut TcpStream) -> std::io::Result<String> {
+pub(super) fn line(stream: &mut TcpStream) -> std::io::Result<String> {
     let mut text = Vec::new();
     let mut byte = [0];
     while !text.ends_with(b"\n") {
@@ -54,20 +56,20 @@ fn line(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }
 
-fn echoes(stream: &mut TcpStream) -> std::io::Result<bool> {
+pub(super) fn echoes(stream: &mut TcpStream) -> std::io::Result<bool> {
     stream.write_all(b"still there?\n")?;
     Ok(line(stream)? == "still there?")
 }
 
 /// A connection that was redirected: both its ends.
-fn redirected(listener: &TcpListener, vip: SocketAddr) -> anyhow::Result<(TcpStream, TcpStream)> {
+pub(super) fn redirected(listener: &TcpListener, vip: SocketAddr) -> anyhow::Result<(TcpStream, TcpStream)> {
     let client = dial(vip)?;
     let (server, _) = listener.accept()?;
     server.set_read_timeout(Some(PATIENCE))?;
     Ok((client, server))
 }
 
-fn talk(pair: &mut (TcpStream, TcpStream)) -> std::io::Result<()> {
+pub(super) fn talk(pair: &mut (TcpStream, TcpStream)) -> std::io::Result<()> {
     pair.0.write_all(b"there\n")?;
     assert_eq!(line(&mut pair.1)?, "there");
     pair.1.write_all(b"back\n")?;
@@ -287,7 +289,7 @@ fn what_is_in_force_is_read_whole_while_it_is_replaced() {
 }
 
 /// `isthmus-init watch` in the namespace of `app`, and the sidecar's end of its socket.
-struct Watch {
+pub(super) struct Watch {
     child: std::process::Child,
     folder: tempfile::TempDir,
     version: u64,
@@ -301,7 +303,7 @@ impl Drop for Watch {
 }
 
 impl Watch {
-    fn start(bed: &Bed, arguments: &[&str]) -> Self {
+    pub(super) fn start(bed: &Bed, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = format!("--socket={}", folder.path().join("s").display());
         let program = std::env::current_exe().expect("own path").ancestors().nth(2).expect("a folder").join("isthmus-init");
@@ -311,7 +313,7 @@ impl Watch {
         Self { child, folder, version: 0 }
     }
 
-    fn connect(&mut self) -> std::os::unix::net::UnixStream {
+    pub(super) fn connect(&mut self) -> std::os::unix::net::UnixStream {
         let end = std::time::Instant::now() + PATIENCE;
         loop {
             if let Ok(stream) = std::os::unix::net::UnixStream::connect(self.folder.path().join("s")) {
@@ -323,7 +325,7 @@ impl Watch {
     }
 
     /// Says what is wanted, and waits until that is in place.
-    fn want(&mut self, stream: &mut std::os::unix::net::UnixStream, vips: &[SocketAddr]) {
+    pub(super) fn want(&mut self, stream: &mut std::os::unix::net::UnixStream, vips: &[SocketAddr]) {
         self.version += 1;
         let wish = serde_json::json!({"version": self.version, "vips": vips});
         stream.write_all(format!("{wish}\n").as_bytes()).expect("said");

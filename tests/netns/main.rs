@@ -26,6 +26,7 @@ mod platform;
 mod replay;
 mod retries;
 mod retry_budget;
+mod segments;
 mod sessions;
 mod store;
 mod streams;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use init::cidr::Cidr;
 use init::plan::{Exempt, Lifetime, Plan};
+use init::segments::Segments;
 use lab::lab::{Intercept, Options};
 use nix::sys::signal::Signal;
 use tests::{Bed, who, yaml};
@@ -166,6 +167,7 @@ fn a_wrong_exemption_ends_at_the_first_hop() {
         exempt: Exempt::Uid(9999),
         port: 15001.try_into().expect("a port"),
         lifetime: Lifetime::Unlimited,
+        segments: Segments::Small,
     };
     let end = inside(&bed, move || {
         wrong.install().commit()?;

@@ -1,0 +1,409 @@
+//! Large segments for what never leaves the pod.
+//!
+//! A socket takes its segment size from the route by which it was dialled. A redirected connection ends at the loopback interface, but was
+//! dialled by way of the pod's own: 1448 bytes instead of 65,483, which costs bulk transfers a tenth of their CPU time. So IPv4 VIPs get a route of
+//! their own by way of the loopback interface, by port, in tables that are asked for nothing else:
+//!
+//! ```text
+//! 15001: from all iif lo uidrange 2102-2102 goto 15003       (the sidecar's own connections go as they went)
+//! 15002: from all iif lo ipproto tcp dport 80 lookup TABLES + 80
+//! 15003: from all nop
+//! table TABLES + 80:  VIP dev lo scope link src POD          (TABLES alone: ranges, whose every port is intercepted)
+//! ```
+//!
+//! Invariant: what has such a route is intercepted, for without the redirect its segments would end in the loopback interface. Hence the order (a
+//! route goes before its VIP and comes after it), and hence who does not get one: VIPs that connections from before are open to, whatever vanishes
+//! by itself without a sidecar, all where a strict reverse path filter would drop answers to the sidecar's own connections. An IPv6 route by
+//! way of the loopback interface is either refused or local, which would give the application what is meant for others: there is none.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use serde::{Serialize, Serializer};
+
+use crate::diag;
+use crate::netlink::{CREATE, DUMP, EXCLUSIVE, Message, REQUEST, Socket, Writer, attribute, attributes, text};
+use crate::plan::{Exempt, Lifetime, Plan, source_towards};
+
+/// Ports beyond so many stay as they are: every new connection of the pod walks a rule for each.
+pub const PORTS_MAX: usize = 16;
+/// The first of our tables; a port's is so much further.
+const TABLES: u32 = 0x4953_0000;
+/// Priorities of our rules: behind the kernel's own for local addresses, before those of its main table.
+const SPARED: u32 = 15_001;
+const BY_PORT: u32 = 15_002;
+const GOES_ON: u32 = 15_003;
+/// The loopback interface's number in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// What segments to intercepted VIPs are to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Segments {
+    /// As large as the loopback interface takes them, where that is safe.
+    Large,
+    /// As large as the interface takes them that was dialled by.
+    Small,
+}
+
+/// A destination whose connections have large segments.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Route {
+    /// 0: every port.
+    port: u16,
+    network: Ipv4Addr,
+    length: u8,
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            0 => write!(f, "{}/{}", self.network, self.length),
+            port => write!(f, "{}:{port}", self.network),
+        }
+    }
+}
+
+impl Serialize for Route {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Route {
+    fn table(self) -> u32 {
+        TABLES + u32::from(self.port)
+    }
+
+    fn includes(self, destination: SocketAddr) -> bool {
+        let IpAddr::V4(address) = destination.ip() else { return false };
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or_default();
+        (self.port == 0 || self.port == destination.port()) && address.to_bits() & mask == self.network.to_bits()
+    }
+
+    /// `struct rtmsg` and attributes.
+    fn write(self, writer: &mut Writer, kind: u16, flags: u16, source: Option<Ipv4Addr>) {
+        const STATIC: u8 = 4;
+        const SCOPE_LINK: u8 = 253;
+        const UNICAST: u8 = 1;
+        let fixed = [IPV4, self.length, 0, 0, 0, STATIC, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+        writer.message(kind, REQUEST | flags, 1, &fixed, |writer| {
+            writer.bytes(route::DESTINATION, &self.network.octets());
+            writer.bytes(route::OUTPUT, &LOOPBACK.to_ne_bytes());
+            writer.bytes(route::TABLE, &self.table().to_ne_bytes());
+            if let Some(source) = source {
+                writer.bytes(route::SOURCE, &source.octets());
+            }
+        });
+    }
+
+    /// One of ours, of a dump.
+    fn read(message: &Message) -> Option<Self> {
+        let attributes = message.body.get(ROUTE_LEN..)?;
+        let table = u32::from_ne_bytes(attribute(attributes, route::TABLE)?.try_into().ok()?);
+        let port = u16::try_from(table.checked_sub(TABLES)?).ok()?;
+        let network = attribute(attributes, route::DESTINATION).and_then(|bytes| bytes.first_chunk::<4>());
+        Some(Self { port, network: network.map_or(Ipv4Addr::UNSPECIFIED, |bytes| Ipv4Addr::from(*bytes)), length: *message.body.get(1)? })
+    }
+}
+
+const IPV4: u8 = 2;
+/// `struct rtmsg`, and `struct fib_rule_hdr` too.
+const ROUTE_LEN: usize = 12;
+
+/// Attributes of routes.
+mod route {
+    pub(super) const DESTINATION: u16 = 1;
+    pub(super) const OUTPUT: u16 = 4;
+    pub(super) const SOURCE: u16 = 7;
+    pub(super) const TABLE: u16 = 15;
+    pub(super) const NEW: u16 = 24;
+    pub(super) const DELETE: u16 = 25;
+    pub(super) const GET: u16 = 26;
+}
+
+/// Attributes of rules.
+mod rule {
+    pub(super) const INPUT: u16 = 3;
+    pub(super) const GOTO: u16 = 4;
+    pub(super) const PRIORITY: u16 = 6;
+    pub(super) const MARK: u16 = 10;
+    pub(super) const TABLE: u16 = 15;
+    pub(super) const MASK: u16 = 16;
+    pub(super) const UIDS: u16 = 20;
+    pub(super) const PROTOCOL: u16 = 22;
+    pub(super) const PORTS: u16 = 24;
+    pub(super) const NEW: u16 = 32;
+    pub(super) const DELETE: u16 = 33;
+    pub(super) const GET: u16 = 34;
+    /// Those that we write.
+    pub(super) const OURS: [u16; 9] = [INPUT, GOTO, PRIORITY, MARK, TABLE, MASK, UIDS, PROTOCOL, PORTS];
+    pub(super) const TO_TABLE: u8 = 1;
+    pub(super) const TO_PRIORITY: u8 = 2;
+    pub(super) const NOTHING: u8 = 3;
+}
+
+/// A rule, as the attributes of which it is made.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Rule {
+    action: u8,
+    attributes: BTreeSet<(u16, Vec<u8>)>,
+}
+
+impl Rule {
+    fn new(priority: u32, action: u8, attributes: impl IntoIterator<Item = (u16, Vec<u8>)>) -> Self {
+        let priority = (rule::PRIORITY, priority.to_ne_bytes().to_vec());
+        Self { action, attributes: attributes.into_iter().chain([priority]).collect() }
+    }
+
+    fn goes_on() -> Self {
+        Self::new(GOES_ON, rule::NOTHING, [])
+    }
+
+    fn spares(exempt: Exempt) -> Self {
+        let who = match exempt {
+            Exempt::Uid(uid) => vec![(rule::UIDS, [uid.to_ne_bytes(), uid.to_ne_bytes()].concat())],
+            Exempt::Mark(mark) => vec![(rule::MARK, mark.to_ne_bytes().to_vec()), (rule::MASK, u32::MAX.to_ne_bytes().to_vec())],
+        };
+        let goes = (rule::GOTO, GOES_ON.to_ne_bytes().to_vec());
+        Self::new(SPARED, rule::TO_PRIORITY, who.into_iter().chain([goes, from_here()]))
+    }
+
+    fn by_port(port: u16) -> Self {
+        const TCP: u8 = 6;
+        let table = TABLES + u32::from(port);
+        let ports = (port != 0).then(|| (rule::PORTS, [port.to_ne_bytes(), port.to_ne_bytes()].concat()));
+        let attributes = [(rule::TABLE, table.to_ne_bytes().to_vec()), (rule::PROTOCOL, vec![TCP]), from_here()];
+        Self::new(BY_PORT, rule::TO_TABLE, attributes.into_iter().chain(ports))
+    }
+
+    /// `struct fib_rule_hdr` and attributes.
+    fn write(&self, writer: &mut Writer, kind: u16, flags: u16) {
+        let fixed = [IPV4, 0, 0, 0, 0, 0, 0, self.action, 0, 0, 0, 0];
+        writer.message(kind, REQUEST | flags, 1, &fixed, |writer| {
+            for (kind, value) in &self.attributes {
+                writer.bytes(*kind, value);
+            }
+        });
+    }
+
+    /// One of ours, of a dump: with those attributes of which ours are made.
+    fn read(message: &Message) -> Option<Self> {
+        let found = attributes(message.body.get(ROUTE_LEN..)?);
+        let priority = found.iter().find(|(kind, _)| *kind == rule::PRIORITY)?.1;
+        let priority = u32::from_ne_bytes(priority.try_into().ok()?);
+        if !(SPARED..=GOES_ON).contains(&priority) {
+            return None;
+        }
+        let action = *message.body.get(7)?;
+        let ours = found.into_iter().filter(|(kind, _)| rule::OURS.contains(kind));
+        // The kernel says of every rule which table it is for, and of one without: none.
+        let ours = ours.filter(|(kind, value)| *kind != rule::TABLE || action == rule::TO_TABLE || value.iter().any(|byte| *byte != 0));
+        // The name ends with a zero or not.
+        let ours = ours.map(|(kind, value)| if kind == rule::INPUT { from_interface(&text(value)) } else { (kind, value.to_vec()) });
+        Some(Self { action, attributes: ours.collect() })
+    }
+}
+
+/// Only what is sent by this pod itself: of that the kernel says that it comes in by the loopback interface.
+fn from_here() -> (u16, Vec<u8>) {
+    from_interface("lo")
+}
+
+fn from_interface(name: &str) -> (u16, Vec<u8>) {
+    (rule::INPUT, [name.as_bytes(), &[0]].concat())
+}
+
+/// What has large segments in the network namespace of the calling thread.
+///
+/// # Errors
+/// The kernel's reason not to say.
+pub fn installed() -> io::Result<BTreeSet<Route>> {
+    Kernel::open()?.routes()
+}
+
+/// Takes it from whatever `plan` does not intercept, or not for certain: before the plan is put in force.
+///
+/// # Errors
+/// The kernel's reason not to. Nothing may then be withdrawn from interception.
+pub fn shrink(plan: &Plan) -> io::Result<()> {
+    let wanted = wanted(plan).unwrap_or_default();
+    let kernel = Kernel::open()?;
+    kernel.remove(&kernel.routes()?.into_iter().filter(|route| !wanted.contains(route)).collect())
+}
+
+/// Takes it from everything.
+///
+/// # Errors
+/// The kernel's reason not to.
+pub fn remove() -> io::Result<()> {
+    let kernel = Kernel::open()?;
+    kernel.remove(&kernel.routes()?)
+}
+
+/// Gives it to what `plan` intercepts, where that is safe: after the plan has been put in force. Gives how many VIPs and ranges have it now.
+///
+/// # Errors
+/// The kernel's reason not to: it has no rules, or does not know them by port and uid. Everything is as large as it was.
+pub fn enlarge(plan: &Plan) -> io::Result<usize> {
+    let Some(wanted) = wanted(plan) else { return Ok(0) };
+    let kernel = Kernel::open()?;
+    let have = kernel.routes()?;
+    let fresh: Vec<Route> = wanted.difference(&have).copied().collect();
+    if fresh.is_empty() {
+        return Ok(have.len());
+    }
+    // New connections are redirected by now, so that one which is not is among these.
+    let busy: Vec<SocketAddr> = diag::unfinished()?
+        .into_iter()
+        .filter(|connection| Exempt::Uid(connection.uid) != plan.exempt)
+        .map(|connection| connection.destination)
+        .collect();
+    let fresh = fresh.into_iter().filter(|route| !busy.iter().any(|destination| route.includes(*destination)));
+    // Who is not reached has no segments.
+    let fresh: Vec<(Route, Ipv4Addr)> = fresh
+        .filter_map(|route| match source_towards(route.network.into())? {
+            IpAddr::V4(source) => Some((route, source)),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    kernel.add(&fresh, plan.exempt)?;
+    Ok(have.len() + fresh.len())
+}
+
+/// [`enlarge`], of which nothing else depends.
+pub(crate) fn enlarge_or_warn(plan: &Plan) {
+    match enlarge(plan) {
+        Ok(large) => tracing::debug!(large, "segments"),
+        Err(error) => tracing::warn!(%error, "segments stay as small as the pod's interface takes them"),
+    }
+}
+
+/// What would have it if nothing was open; none: nothing may.
+fn wanted(plan: &Plan) -> Option<BTreeSet<Route>> {
+    if plan.segments == Segments::Small || plan.lifetime != Lifetime::Unlimited || filters_strictly() {
+        return None;
+    }
+    let vips = plan.vips.iter().filter_map(|vip| match vip.ip() {
+        IpAddr::V4(network) => Some(Route { port: vip.port(), network, length: 32 }),
+        IpAddr::V6(_) => None,
+    });
+    let ranges = plan.cidrs.iter().filter_map(|cidr| match cidr.first() {
+        IpAddr::V4(network) => Some(Route { port: 0, network, length: cidr.length() }),
+        IpAddr::V6(_) => None,
+    });
+    // Port 0 is nobody's.
+    let mut wanted: BTreeSet<Route> = vips.filter(|route| route.port != 0).chain(ranges).collect();
+    let ports: BTreeSet<u16> = wanted.iter().map(|route| route.port).collect();
+    if let Some(beyond) = ports.iter().nth(PORTS_MAX) {
+        wanted.retain(|route| route.port < *beyond);
+    }
+    Some(wanted)
+}
+
+/// Whether answers have to come in by the interface that their sender would be dialled by: an answer from a VIP to the sidecar's own
+/// connection does not, by our routes. The kernel takes the larger of two settings, 1 is strict and 2 is loose.
+fn filters_strictly() -> bool {
+    const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
+    let setting = |interface: &str| {
+        let text = fs::read_to_string(format!("{SETTINGS}/{interface}/rp_filter")).ok()?;
+        text.trim().parse::<u8>().ok()
+    };
+    let (Ok(interfaces), Some(all)) = (fs::read_dir(SETTINGS), setting("all")) else {
+        // Nothing is known: as if it was.
+        return true;
+    };
+    interfaces.flatten().any(|interface| match interface.file_name().to_str() {
+        Some("all" | "default" | "lo") => false,
+        name => name.and_then(setting).is_none_or(|own| own.max(all) == 1),
+    })
+}
+
+/// Routes and rules of the kernel.
+struct Kernel {
+    socket: Socket,
+}
+
+impl Kernel {
+    fn open() -> io::Result<Self> {
+        Ok(Self { socket: Socket::open(SockProtocol::NetlinkRoute, 0)? })
+    }
+
+    fn dump(&self, kind: u16) -> io::Result<Vec<Message>> {
+        let mut writer = Writer::default();
+        writer.message(kind, REQUEST | DUMP, 1, &[IPV4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], |_| {});
+        self.socket.dump(writer.as_bytes())
+    }
+
+    fn routes(&self) -> io::Result<BTreeSet<Route>> {
+        Ok(self.dump(route::GET)?.iter().filter_map(Route::read).collect())
+    }
+
+    fn rules(&self) -> io::Result<BTreeSet<Rule>> {
+        Ok(self.dump(rule::GET)?.iter().filter_map(Rule::read).collect())
+    }
+
+    /// Sends changes; what is so already is no error.
+    fn send(&self, writer: &Writer) -> io::Result<()> {
+        if writer.len() == 0 {
+            return Ok(());
+        }
+        self.socket.send(writer.as_bytes())?;
+        // Only what went wrong is answered, and inside `send`.
+        let answers = self.socket.drain()?;
+        let is_so_already = |errno: &Errno| matches!(errno, Errno::EEXIST | Errno::ESRCH | Errno::ENOENT);
+        match answers.iter().filter_map(Message::verdict).filter_map(Result::err).find(|errno| !is_so_already(errno)) {
+            None => Ok(()),
+            Some(errno) => Err(errno.into()),
+        }
+    }
+
+    fn add(&self, routes: &[(Route, Ipv4Addr)], exempt: Exempt) -> io::Result<()> {
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let ports: BTreeSet<u16> = routes.iter().map(|(route, _)| route.port).collect();
+        let wanted: Vec<Rule> = [Rule::goes_on(), Rule::spares(exempt)].into_iter().chain(ports.into_iter().map(Rule::by_port)).collect();
+        let have = self.rules()?;
+        let mut writer = Writer::default();
+        for rule in wanted.iter().filter(|rule| !have.contains(rule)) {
+            rule.write(&mut writer, rule::NEW, CREATE | EXCLUSIVE);
+        }
+        self.send(&writer)?;
+        // A kernel that does not know an attribute makes a rule without it. There is no route yet that it could lead to.
+        let have = self.rules()?;
+        if wanted.iter().any(|rule| !have.contains(rule)) {
+            self.remove(&self.routes()?)?;
+            return Err(io::Error::other("the kernel does not keep rules by port and uid"));
+        }
+        let mut writer = Writer::default();
+        for (route, source) in routes {
+            route.write(&mut writer, route::NEW, CREATE, Some(*source));
+        }
+        self.send(&writer)
+    }
+
+    /// Takes routes away, and then rules that lead nowhere.
+    fn remove(&self, routes: &BTreeSet<Route>) -> io::Result<()> {
+        let mut writer = Writer::default();
+        for route in routes {
+            route.write(&mut writer, route::DELETE, 0, None);
+        }
+        self.send(&writer)?;
+        let left: BTreeSet<Rule> = self.routes()?.iter().map(|route| Rule::by_port(route.port)).collect();
+        let is_needed = |rule: &Rule| left.contains(rule) || (!left.is_empty() && rule.action != rule::TO_TABLE);
+        let mut writer = Writer::default();
+        // Those that lead to tables first: what is spared is spared until then.
+        let rules = self.rules()?;
+        let (by_port, others): (Vec<&Rule>, Vec<&Rule>) =
+            rules.iter().filter(|rule| !is_needed(rule)).partition(|rule| rule.action == rule::TO_TABLE);
+        for rule in by_port.into_iter().chain(others) {
+            rule.write(&mut writer, rule::DELETE, 0);
+        }
+        self.send(&writer)
+    }
+}
