@@ -145,7 +145,8 @@ async fn connect(
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut last = Reason::NoEndpoint;
     while tried.len() < CONNECTS_MAX {
-        let circumstances = Circumstances { is_ipv6: destination.is_ipv6(), tried: &tried, now_ms: worker.now_ms(), now: Instant::now() };
+        let now = Instant::now();
+        let circumstances = Circumstances { is_ipv6: destination.is_ipv6(), tried: &tried, now_ms: worker.ms_of(now), now };
         let Some(endpoint) = balance::pick(backend, &circumstances, || worker.random()) else { break };
         record.told().endpoint = Some(endpoint.address);
         record.told().source_cluster = Arc::clone(&endpoint.cluster);

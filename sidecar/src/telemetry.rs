@@ -421,6 +421,11 @@ impl Record {
         Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None }
     }
 
+    /// When the request's head had come.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Takes the request into its trace, if there are traces.
     pub(crate) fn trace(&mut self, headers: &mut ::http::HeaderMap, random: impl FnMut() -> u64) {
         self.place = self.telemetry.tracer.as_ref().map(|tracer| tracer.begin(headers, random));

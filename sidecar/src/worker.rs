@@ -96,7 +96,12 @@ impl Worker {
 
     /// Milliseconds since the process began.
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.shared.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.ms_of(Instant::now())
+    }
+
+    /// The same at a point of time.
+    pub(crate) fn ms_of(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.shared.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The frontend dialled at an address, if routes are in force there.

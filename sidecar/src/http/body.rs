@@ -55,30 +55,27 @@ pub(crate) enum BodyError {
 #[derive(Debug)]
 pub(super) struct Idle {
     limit: Duration,
-    last: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
+    /// When something last happened, and what fires; none: nobody had to wait yet.
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Idle {
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, last: Instant::now(), sleep: None }
+        Self { limit, waiting: None }
     }
 
     pub(super) fn happened(&mut self) {
-        if self.sleep.is_some() {
-            self.last = Instant::now();
+        if let Some((last, _)) = &mut self.waiting {
+            *last = Instant::now();
         }
     }
 
     /// Ready once the limit has passed; called while nothing is there.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        if self.sleep.is_none() {
-            self.last = Instant::now();
-        }
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let (last, sleep) = self.waiting.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         while sleep.as_mut().poll(context).is_ready() {
-            let end = self.last + limit;
+            let end = *last + limit;
             if end <= Instant::now() {
                 return Poll::Ready(());
             }
@@ -188,7 +185,8 @@ impl Kept {
 pub(crate) struct Replayable(Rc<RefCell<Source>>);
 
 impl Replayable {
-    pub(crate) fn new(incoming: ClientBody, idle: Duration, meter: &Arc<Meter>) -> Self {
+    /// `moved` is when it last moved: when its request came.
+    pub(crate) fn new(incoming: ClientBody, idle: Duration, moved: Instant, meter: &Arc<Meter>) -> Self {
         let in_flight = (!incoming.is_end_stream()).then(|| meter.request());
         let source = Source {
             in_flight,
@@ -203,7 +201,7 @@ impl Replayable {
             has_begun: false,
             has_ended: false,
             broken: None,
-            moved: Instant::now(),
+            moved,
             idle: Idle::new(idle),
             copies: Vec::new(),
         };

@@ -60,14 +60,16 @@ pub(crate) async fn answer(
     let client = client.filter(|_| head::upgrade(&parts).is_some());
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
     record.trace(&mut parts.headers, || connection.worker.random());
-    let began = Instant::now();
+    let began = Instant::from_std(record.began());
+    let mut moved = began;
     let idle = shared.limits.stream_idle;
     if connection.is_loading() {
         connection.worker.wait_for(&connection.frontend, connection.destination).await;
+        moved = Instant::now();
     }
     let routes = connection.routes();
     let form = form(&parts, &routes);
-    let body = Replayable::new(body, idle, &connection.meter);
+    let body = Replayable::new(body, idle, moved, &connection.meter);
     let limit = Limit { began, request: None };
     let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
     let (walk, limit) = match walked {
@@ -162,7 +164,7 @@ async fn walk(
             return Ok((Walk { routed, sent }, limit));
         }
     };
-    live.touch(connection.worker.shared.began.elapsed().as_secs());
+    live.touch(limit.began.into_std().saturating_duration_since(connection.worker.shared.began).as_secs());
     if is_grpc(&live) && !head::is_grpc(&parts) {
         return Err(Reason::NotGrpc.into());
     }

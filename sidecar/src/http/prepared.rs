@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::request::Parts;
-use ::http::uri::{PathAndQuery, Scheme};
+use ::http::uri::{Authority, PathAndQuery, Scheme};
 use ::http::{HeaderValue, Request, Response, Uri, Version};
 use bytes::Bytes;
 use http_body_util::Full;
@@ -174,7 +174,8 @@ impl Prepared {
         match &self.target {
             Target::Backend(backend) => {
                 let is_ipv6 = self.destination.is_ipv6();
-                let circumstances = Circumstances { is_ipv6, tried, now_ms: worker.now_ms(), now: Instant::now() };
+                let now = Instant::now();
+                let circumstances = Circumstances { is_ipv6, tried, now_ms: worker.ms_of(now), now };
                 let kept = self.kept.and_then(|kept| balance::kept(backend, kept, &circumstances));
                 kept.or_else(|| balance::pick(backend, &circumstances, || worker.random())).cloned()
             }
@@ -211,6 +212,15 @@ impl Prepared {
         }
     }
 
+    /// `:authority`: that of the request's own target, read already, if no filter has changed it.
+    fn uri_authority(&self) -> Result<Authority, Reason> {
+        match (&self.authority, self.parts.uri.authority()) {
+            (Some(value), Some(own)) if own.as_str().as_bytes() == value.as_bytes() => Ok(own.clone()),
+            (Some(value), _) => Authority::try_from(value.as_bytes()).map_err(|_| Reason::InvalidTarget),
+            (None, _) => Authority::try_from(self.destination.to_string()).map_err(|_| Reason::InvalidTarget),
+        }
+    }
+
     /// The request for one attempt.
     pub(super) fn request(&self, transport: Transport, is_tls: bool) -> Result<Request<Outgoing>, Reason> {
         // A copy is asked before it is taken.
@@ -231,14 +241,11 @@ impl Prepared {
             Transport::Http2 => {
                 headers.remove(::http::header::HOST);
                 *request.version_mut() = Version::HTTP_2;
-                let mut uri = Uri::builder().scheme(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
-                let path = self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-                let host = match &self.authority {
-                    Some(authority) => authority.as_bytes().to_vec(),
-                    None => self.destination.to_string().into_bytes(),
-                };
-                uri = uri.authority(host.as_slice()).path_and_query(path);
-                *request.uri_mut() = uri.build().map_err(|_| Reason::InvalidTarget)?;
+                let mut uri = ::http::uri::Parts::default();
+                uri.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
+                uri.authority = Some(self.uri_authority()?);
+                uri.path_and_query = Some(self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+                *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Reason::InvalidTarget)?;
             }
         }
         Ok(request)

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a request never waits for a span: one that finds no room is dropped and counted.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 use anyhow::{Context as _, ensure};
@@ -13,6 +13,7 @@ use proto::otlp::{
     AnyValue, ExportTraceServiceRequest, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanKind, SpanStatus, StatusCode,
 };
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
@@ -26,6 +27,8 @@ const SPANS_MAX: usize = 4096;
 const BATCH_MAX: usize = 512;
 /// What comes within this time is exported together.
 const BATCH: Duration = Duration::from_secs(1);
+/// And looked for this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A collector that does not take a batch within this time loses it.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A sidecar that ends takes so long for what has not been exported yet.
@@ -139,7 +142,9 @@ impl Tracer {
                 Place { trace_id, parent: None, span_id, is_sampled, state: String::new() }
             }
         };
-        if let Ok(value) = HeaderValue::from_bytes(&place.traceparent()) {
+        if let Ok(mut value) = HeaderValue::from_bytes(&place.traceparent()) {
+            // No two are equal: in HPACK's table they would only drive out what comes again (RFC 7541 section 7.1.3).
+            value.set_sensitive(true);
             headers.insert(TRACEPARENT, value);
         }
         place
@@ -293,18 +298,14 @@ impl Exporter {
         (!spans.is_empty()).then_some(spans)
     }
 
-    /// What comes within a moment goes with it.
+    /// What comes within a moment goes with it: looked for now and then, for to be woken for each span would cost more than the span.
     async fn fill(&mut self, batch: &mut Vec<Span>, stop: &CancellationToken) {
-        let end = tokio::time::sleep(BATCH);
-        tokio::pin!(end);
-        while batch.len() < BATCH_MAX {
-            tokio::select! {
-                () = &mut end => return,
-                () = stop.cancelled() => return,
-                span = self.spans.recv() => match span {
-                    Some(span) => batch.push(span),
-                    None => return,
-                },
+        let end = Instant::now() + BATCH;
+        loop {
+            let room = BATCH_MAX - batch.len();
+            batch.extend(std::iter::from_fn(|| self.spans.try_recv().ok()).take(room));
+            if batch.len() >= BATCH_MAX || Instant::now() >= end || stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_none() {
+                return;
             }
         }
     }
