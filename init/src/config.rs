@@ -75,9 +75,6 @@ pub struct Install {
     /// What happens to connections that are open already
     #[arg(long, env = "ISTHMUS_EXISTING", default_value = "keep")]
     pub existing: Existing,
-    /// How large segments of intercepted IPv4 connections are
-    #[arg(long, env = "ISTHMUS_SEGMENTS", default_value = "large")]
-    pub segments: SegmentSize,
 }
 
 /// `watch`.
@@ -95,9 +92,9 @@ pub struct Watch {
     /// What happens to connections that are open when their VIP is added
     #[arg(long, env = "ISTHMUS_EXISTING", default_value = "keep")]
     pub existing: Existing,
-    /// How large segments of intercepted IPv4 connections are
-    #[arg(long, env = "ISTHMUS_SEGMENTS", default_value = "large")]
-    pub segments: SegmentSize,
+    /// Which segments of intercepted IPv4 connections are as large as the loopback interface takes them, where that is safe
+    #[arg(long, env = "ISTHMUS_LARGE_SEGMENTS", default_value = "none")]
+    pub large_segments: LargeSegments,
 }
 
 /// `verify`.
@@ -129,20 +126,23 @@ pub enum Fail {
     Open,
 }
 
-/// `--segments`.
+/// `--large-segments`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum SegmentSize {
-    /// As large as the loopback interface takes them, where that is safe: rules and routes of the pod's own
-    Large,
-    /// As the pod's interface takes them
-    Small,
+pub enum LargeSegments {
+    /// None: they are as large as the pod's interface takes them
+    None,
+    /// Those that the application receives
+    Received,
+    /// Those that it sends as well: only for applications that set TCP_NODELAY
+    All,
 }
 
-impl SegmentSize {
+impl LargeSegments {
     fn plan(self) -> Segments {
         match self {
-            Self::Large => Segments::Large,
-            Self::Small => Segments::Small,
+            Self::None => Segments::Small,
+            Self::Received => Segments::Received,
+            Self::All => Segments::All,
         }
     }
 }
@@ -173,7 +173,7 @@ impl Sidecar {
 impl Install {
     fn plan(&self) -> Plan {
         let vips = self.vip.iter().copied().collect();
-        Plan { vips, cidrs: self.cidr.clone(), segments: self.segments.plan(), ..self.sidecar.plan(Lifetime::Unlimited) }
+        Plan { vips, cidrs: self.cidr.clone(), ..self.sidecar.plan(Lifetime::Unlimited) }
     }
 }
 
@@ -183,7 +183,7 @@ impl Watch {
             Fail::Closed => Lifetime::Unlimited,
             Fail::Open => Lifetime::Renewed(OPEN_AFTER),
         };
-        Plan { segments: self.segments.plan(), ..self.sidecar.plan(lifetime) }
+        Plan { segments: self.large_segments.plan(), ..self.sidecar.plan(lifetime) }
     }
 }
 
@@ -217,7 +217,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let plan = install.plan();
             anyhow::ensure!(!plan.vips.is_empty() || !plan.cidrs.is_empty(), "install: at least one --vip or --cidr is needed");
             let before = plan::Installed::read()?;
-            segments::shrink(&plan)?;
+            segments::remove()?;
             plan.install().commit()?;
             for address in plan.unroutable() {
                 tracing::warn!(%address, "the pod has no route there: clients get \"network unreachable\" before interception is asked");
@@ -226,7 +226,6 @@ fn execute(command: Command) -> anyhow::Result<()> {
                 let ended = plan::reset_existing(&plan, &before)?;
                 tracing::info!(ended, "connections from before");
             }
-            segments::enlarge_or_warn(&plan);
             tracing::info!(vips = plan.vips.len(), cidrs = plan.cidrs.len(), "intercepts");
         }
         Command::Watch(watch) => crate::watch::watch(&watch.socket, watch.plan(), watch.existing.plan())?,

@@ -152,14 +152,26 @@ impl Plan {
         batch
     }
 
+    /// The same by the difference to `before` alone, for VIPs that last: what stays is not touched, so that no connection that comes meanwhile can
+    /// miss it (before Linux 6.17 a lookup may miss an element that is removed and added again by one transaction). Refused as a whole
+    /// if something is to go that is not there.
+    #[must_use]
+    pub fn change_vips(&self, before: &BTreeSet<SocketAddr>) -> Batch {
+        let mut batch = Batch::new(TABLE);
+        for family in FAMILIES {
+            batch.remove_destinations(vip_set(family), &of_family(before.difference(&self.vips), family));
+            batch.add_destinations(vip_set(family), &of_family(self.vips.difference(before), family), None);
+        }
+        batch
+    }
+
     fn add_vips(&self, batch: &mut Batch) {
         let timeout = match self.lifetime {
             Lifetime::Unlimited => None,
             Lifetime::Renewed(timeout) => Some(timeout),
         };
         for family in FAMILIES {
-            let vips: Vec<SocketAddr> = self.vips.iter().filter(|vip| Family::of(vip.ip()) == family).copied().collect();
-            batch.add_destinations(vip_set(family), &vips, timeout);
+            batch.add_destinations(vip_set(family), &of_family(&self.vips, family), timeout);
         }
     }
 
@@ -177,7 +189,7 @@ impl Plan {
         let mut families = BTreeSet::new();
         let mut unroutable = Vec::new();
         for address in addresses {
-            if families.insert(Family::of(address)) && source_towards(address).is_none() {
+            if families.insert(Family::of(address)) && towards(address).is_none() {
                 unroutable.push(address);
             }
         }
@@ -185,12 +197,16 @@ impl Plan {
     }
 }
 
-/// The address that something is dialled from, without sending anything; none if there is no route.
-pub(crate) fn source_towards(address: IpAddr) -> Option<IpAddr> {
+fn of_family<'v>(vips: impl IntoIterator<Item = &'v SocketAddr>, family: Family) -> Vec<SocketAddr> {
+    vips.into_iter().filter(|vip| Family::of(vip.ip()) == family).copied().collect()
+}
+
+/// A socket that has asked the kernel for a route, without sending anything; none if there is none.
+pub(crate) fn towards(address: IpAddr) -> Option<UdpSocket> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect((address, 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    Some(socket)
 }
 
 /// Empties every set: nothing new is intercepted, redirected connections live on. Nothing to do where nothing is installed.

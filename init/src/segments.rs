@@ -1,51 +1,64 @@
-//! Large segments for what never leaves the pod.
+//! Large segments for what never leaves the pod, where that was asked for.
 //!
 //! A socket takes its segment size from the route by which it was dialled. A redirected connection ends at the loopback interface, but was
-//! dialled by way of the pod's own: 1448 bytes instead of 65,483, which costs bulk transfers a tenth of their CPU time. So IPv4 VIPs get a route of
-//! their own by way of the loopback interface, by port, in tables that are asked for nothing else:
+//! dialled by way of the pod's own: 1448 bytes instead of 65,483, which costs bulk transfers a tenth of their CPU time. So IPv4 VIPs can get a route
+//! of their own by way of the loopback interface, by port:
 //!
 //! ```text
-//! 15001: from all iif lo uidrange 2102-2102 goto 15003       (the sidecar's own connections go as they went)
+//! 15001: from all iif lo uidrange 2102-2102 goto 15003       (what the sidecar dials goes as it went)
 //! 15002: from all iif lo ipproto tcp dport 80 lookup TABLES + 80
 //! 15003: from all nop
-//! table TABLES + 80:  VIP dev lo scope link src POD          (TABLES alone: ranges, whose every port is intercepted)
+//! table TABLES + 80:  VIP dev lo scope link src POD mtu 1500 advmss 65495
 //! ```
+//!
+//! What the application sends stays as small as it was unless that was asked for too: without TCP_NODELAY a write smaller than a segment waits for
+//! the acknowledgement of the one before (Nagle), for 40 ms where both are parts of one request. The sidecar sends without delay.
 //!
 //! Invariant: what has such a route is intercepted, for without the redirect its segments would end in the loopback interface. Hence the order (a
 //! route goes before its VIP and comes after it), and hence who does not get one: VIPs that connections from before are open to, whatever vanishes
-//! by itself without a sidecar, all where a strict reverse path filter would drop answers to the sidecar's own connections. An IPv6 route by
-//! way of the loopback interface is either refused or local, which would give the application what is meant for others: there is none.
+//! by itself without a sidecar, ranges (a client's own address may be in one, and answers to it would be led astray), all where a strict
+//! reverse path filter would drop answers to the sidecar's own connections. An IPv6 route by way of the loopback interface is either refused or
+//! local, which would give the application what is meant for others: there is none. What remains is why it has to be asked for, see
+//! `docs/interception.md`.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use nix::errno::Errno;
-use nix::sys::socket::SockProtocol;
+use nix::sys::socket::{SockProtocol, getsockopt, sockopt};
 use serde::{Serialize, Serializer};
 
 use crate::diag;
 use crate::netlink::{CREATE, DUMP, EXCLUSIVE, Message, REQUEST, Socket, Writer, attribute, attributes, text};
-use crate::plan::{Exempt, Lifetime, Plan, source_towards};
+use crate::plan::{Exempt, Lifetime, Plan, towards};
 
 /// Ports beyond so many stay as they are: every new connection of the pod walks a rule for each.
 pub const PORTS_MAX: usize = 16;
+/// Routes or rules of one message to the kernel: all of them fit the socket's buffer, whoever may not enlarge it.
+const CHANGES_PER_MESSAGE_MAX: usize = 500;
 /// The first of our tables; a port's is so much further.
 const TABLES: u32 = 0x4953_0000;
 /// Priorities of our rules: behind the kernel's own for local addresses, before those of its main table.
 const SPARED: u32 = 15_001;
 const BY_PORT: u32 = 15_002;
 const GOES_ON: u32 = 15_003;
+/// By this number of its maker a rule is known to be ours; the kernel and routing daemons have others.
+const US: u8 = 0x49;
+/// The largest segment that can be advertised: what the loopback interface takes at once, without headers.
+const ADVERTISED_BYTES: u32 = 65_495;
 /// The loopback interface's number in every network namespace.
 const LOOPBACK: u32 = 1;
 
 /// What segments to intercepted VIPs are to be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Segments {
-    /// As large as the loopback interface takes them, where that is safe.
-    Large,
+    /// As large as the loopback interface takes them in both directions, where that is safe.
+    All,
+    /// The same of what the application receives.
+    Received,
     /// As large as the interface takes them that was dialled by.
     Small,
 }
@@ -53,18 +66,30 @@ pub enum Segments {
 /// A destination whose connections have large segments.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
-    /// 0: every port.
-    port: u16,
-    network: Ipv4Addr,
-    length: u8,
+    vip: SocketAddrV4,
+    /// Also what is sent there.
+    is_sent: bool,
+}
+
+/// How a destination is dialled without its route.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    source: Ipv4Addr,
+    mtu: u32,
+}
+
+impl Way {
+    /// None: there is no way, and whom nobody reaches needs no segments.
+    fn to(address: Ipv4Addr) -> Option<Self> {
+        let socket = towards(address.into())?;
+        let IpAddr::V4(source) = socket.local_addr().ok()?.ip() else { return None };
+        Some(Self { source, mtu: u32::try_from(getsockopt(&socket, sockopt::IpMtu).ok()?).ok()? })
+    }
 }
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            0 => write!(f, "{}/{}", self.network, self.length),
-            port => write!(f, "{}:{port}", self.network),
-        }
+        write!(f, "{} ({})", self.vip, if self.is_sent { "all" } else { "received" })
     }
 }
 
@@ -76,50 +101,61 @@ impl Serialize for Route {
 
 impl Route {
     fn table(self) -> u32 {
-        TABLES + u32::from(self.port)
-    }
-
-    fn includes(self, destination: SocketAddr) -> bool {
-        let IpAddr::V4(address) = destination.ip() else { return false };
-        let mask = u32::MAX.checked_shl(32 - u32::from(self.length)).unwrap_or_default();
-        (self.port == 0 || self.port == destination.port()) && address.to_bits() & mask == self.network.to_bits()
+        TABLES + u32::from(self.vip.port())
     }
 
     /// `struct rtmsg` and attributes.
-    fn write(self, writer: &mut Writer, kind: u16, flags: u16, source: Option<Ipv4Addr>) {
+    fn write(self, writer: &mut Writer, kind: u16, flags: u16, way: Option<Way>) {
         const STATIC: u8 = 4;
         const SCOPE_LINK: u8 = 253;
         const UNICAST: u8 = 1;
-        let fixed = [IPV4, self.length, 0, 0, 0, STATIC, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
+        let fixed = [IPV4, WHOLE, 0, 0, 0, STATIC, SCOPE_LINK, UNICAST, 0, 0, 0, 0];
         writer.message(kind, REQUEST | flags, 1, &fixed, |writer| {
-            writer.bytes(route::DESTINATION, &self.network.octets());
+            writer.bytes(route::DESTINATION, &self.vip.ip().octets());
             writer.bytes(route::OUTPUT, &LOOPBACK.to_ne_bytes());
             writer.bytes(route::TABLE, &self.table().to_ne_bytes());
-            if let Some(source) = source {
-                writer.bytes(route::SOURCE, &source.octets());
+            let Some(way) = way else { return };
+            writer.bytes(route::SOURCE, &way.source.octets());
+            if !self.is_sent {
+                writer.nest(route::METRICS, |writer| {
+                    writer.bytes(route::MTU, &way.mtu.to_ne_bytes());
+                    writer.bytes(route::ADVERTISED, &ADVERTISED_BYTES.to_ne_bytes());
+                });
             }
         });
     }
 
     /// One of ours, of a dump.
     fn read(message: &Message) -> Option<Self> {
-        let attributes = message.body.get(ROUTE_LEN..)?;
+        let attributes = message.body.get(HEADER_LEN..)?;
         let table = u32::from_ne_bytes(attribute(attributes, route::TABLE)?.try_into().ok()?);
         let port = u16::try_from(table.checked_sub(TABLES)?).ok()?;
-        let network = attribute(attributes, route::DESTINATION).and_then(|bytes| bytes.first_chunk::<4>());
-        Some(Self { port, network: network.map_or(Ipv4Addr::UNSPECIFIED, |bytes| Ipv4Addr::from(*bytes)), length: *message.body.get(1)? })
+        // What the kernel remembers of a way is none of ours.
+        if u32::from_ne_bytes(*message.body.get(8..)?.first_chunk()?) & CLONED != 0 {
+            return None;
+        }
+        let address = attribute(attributes, route::DESTINATION)?.first_chunk::<4>()?;
+        let mtu = attribute(attributes, route::METRICS).and_then(|metrics| attribute(metrics, route::MTU));
+        Some(Self { vip: SocketAddrV4::new(Ipv4Addr::from(*address), port), is_sent: mtu.is_none() })
     }
 }
 
 const IPV4: u8 = 2;
+/// `RTM_F_CLONED`.
+const CLONED: u32 = 0x200;
+/// Of one address.
+const WHOLE: u8 = 32;
 /// `struct rtmsg`, and `struct fib_rule_hdr` too.
-const ROUTE_LEN: usize = 12;
+const HEADER_LEN: usize = 12;
 
 /// Attributes of routes.
 mod route {
     pub(super) const DESTINATION: u16 = 1;
     pub(super) const OUTPUT: u16 = 4;
     pub(super) const SOURCE: u16 = 7;
+    pub(super) const METRICS: u16 = 8;
+    pub(super) const MTU: u16 = 2;
+    pub(super) const ADVERTISED: u16 = 8;
     pub(super) const TABLE: u16 = 15;
     pub(super) const NEW: u16 = 24;
     pub(super) const DELETE: u16 = 25;
@@ -135,13 +171,14 @@ mod rule {
     pub(super) const TABLE: u16 = 15;
     pub(super) const MASK: u16 = 16;
     pub(super) const UIDS: u16 = 20;
+    pub(super) const MAKER: u16 = 21;
     pub(super) const PROTOCOL: u16 = 22;
     pub(super) const PORTS: u16 = 24;
     pub(super) const NEW: u16 = 32;
     pub(super) const DELETE: u16 = 33;
     pub(super) const GET: u16 = 34;
     /// Those that we write.
-    pub(super) const OURS: [u16; 9] = [INPUT, GOTO, PRIORITY, MARK, TABLE, MASK, UIDS, PROTOCOL, PORTS];
+    pub(super) const OURS: [u16; 10] = [INPUT, GOTO, PRIORITY, MARK, TABLE, MASK, UIDS, MAKER, PROTOCOL, PORTS];
     pub(super) const TO_TABLE: u8 = 1;
     pub(super) const TO_PRIORITY: u8 = 2;
     pub(super) const NOTHING: u8 = 3;
@@ -157,7 +194,7 @@ struct Rule {
 impl Rule {
     fn new(priority: u32, action: u8, attributes: impl IntoIterator<Item = (u16, Vec<u8>)>) -> Self {
         let priority = (rule::PRIORITY, priority.to_ne_bytes().to_vec());
-        Self { action, attributes: attributes.into_iter().chain([priority]).collect() }
+        Self { action, attributes: attributes.into_iter().chain([priority, (rule::MAKER, vec![US])]).collect() }
     }
 
     fn goes_on() -> Self {
@@ -176,9 +213,9 @@ impl Rule {
     fn by_port(port: u16) -> Self {
         const TCP: u8 = 6;
         let table = TABLES + u32::from(port);
-        let ports = (port != 0).then(|| (rule::PORTS, [port.to_ne_bytes(), port.to_ne_bytes()].concat()));
-        let attributes = [(rule::TABLE, table.to_ne_bytes().to_vec()), (rule::PROTOCOL, vec![TCP]), from_here()];
-        Self::new(BY_PORT, rule::TO_TABLE, attributes.into_iter().chain(ports))
+        let ports = [port.to_ne_bytes(), port.to_ne_bytes()].concat();
+        let table = (rule::TABLE, table.to_ne_bytes().to_vec());
+        Self::new(BY_PORT, rule::TO_TABLE, [table, (rule::PROTOCOL, vec![TCP]), (rule::PORTS, ports), from_here()])
     }
 
     /// `struct fib_rule_hdr` and attributes.
@@ -193,10 +230,8 @@ impl Rule {
 
     /// One of ours, of a dump: with those attributes of which ours are made.
     fn read(message: &Message) -> Option<Self> {
-        let found = attributes(message.body.get(ROUTE_LEN..)?);
-        let priority = found.iter().find(|(kind, _)| *kind == rule::PRIORITY)?.1;
-        let priority = u32::from_ne_bytes(priority.try_into().ok()?);
-        if !(SPARED..=GOES_ON).contains(&priority) {
+        let found = attributes(message.body.get(HEADER_LEN..)?);
+        if !found.contains(&(rule::MAKER, &[US])) {
             return None;
         }
         let action = *message.body.get(7)?;
@@ -233,7 +268,12 @@ pub fn installed() -> io::Result<BTreeSet<Route>> {
 pub fn shrink(plan: &Plan) -> io::Result<()> {
     let wanted = wanted(plan).unwrap_or_default();
     let kernel = Kernel::open()?;
-    kernel.remove(&kernel.routes()?.into_iter().filter(|route| !wanted.contains(route)).collect())
+    let mut have = kernel.routes()?;
+    // Rules that somebody changed, or that spare somebody else than the plan does, lead nobody anywhere.
+    if have.is_empty() || kernel.rules()? == rules(plan.exempt, &have) {
+        have.retain(|route| !wanted.contains(route));
+    }
+    kernel.remove(&have)
 }
 
 /// Takes it from everything.
@@ -245,7 +285,7 @@ pub fn remove() -> io::Result<()> {
     kernel.remove(&kernel.routes()?)
 }
 
-/// Gives it to what `plan` intercepts, where that is safe: after the plan has been put in force. Gives how many VIPs and ranges have it now.
+/// Gives it to what `plan` intercepts, where that is safe: after the plan has been put in force. Gives how many VIPs have it now.
 ///
 /// # Errors
 /// The kernel's reason not to: it has no rules, or does not know them by port and uid. Everything is as large as it was.
@@ -257,20 +297,14 @@ pub fn enlarge(plan: &Plan) -> io::Result<usize> {
     if fresh.is_empty() {
         return Ok(have.len());
     }
-    // New connections are redirected by now, so that one which is not is among these.
-    let busy: Vec<SocketAddr> = diag::unfinished()?
+    // New connections are redirected by now, so that one which is not is among these. Of a socket that its process has left the kernel says uid 0.
+    let busy: BTreeSet<SocketAddr> = diag::unfinished()?
         .into_iter()
-        .filter(|connection| Exempt::Uid(connection.uid) != plan.exempt)
+        .filter(|connection| connection.uid == 0 || Exempt::Uid(connection.uid) != plan.exempt)
         .map(|connection| connection.destination)
         .collect();
-    let fresh = fresh.into_iter().filter(|route| !busy.iter().any(|destination| route.includes(*destination)));
-    // Who is not reached has no segments.
-    let fresh: Vec<(Route, Ipv4Addr)> = fresh
-        .filter_map(|route| match source_towards(route.network.into())? {
-            IpAddr::V4(source) => Some((route, source)),
-            IpAddr::V6(_) => None,
-        })
-        .collect();
+    let fresh = fresh.into_iter().filter(|route| !busy.contains(&route.vip.into()));
+    let fresh: Vec<(Route, Way)> = fresh.filter_map(|route| Some((route, Way::to(*route.vip.ip())?))).collect();
     kernel.add(&fresh, plan.exempt)?;
     Ok(have.len() + fresh.len())
 }
@@ -288,21 +322,24 @@ fn wanted(plan: &Plan) -> Option<BTreeSet<Route>> {
     if plan.segments == Segments::Small || plan.lifetime != Lifetime::Unlimited || filters_strictly() {
         return None;
     }
-    let vips = plan.vips.iter().filter_map(|vip| match vip.ip() {
-        IpAddr::V4(network) => Some(Route { port: vip.port(), network, length: 32 }),
-        IpAddr::V6(_) => None,
-    });
-    let ranges = plan.cidrs.iter().filter_map(|cidr| match cidr.first() {
-        IpAddr::V4(network) => Some(Route { port: 0, network, length: cidr.length() }),
-        IpAddr::V6(_) => None,
+    let is_sent = plan.segments == Segments::All;
+    let vips = plan.vips.iter().filter_map(|vip| match vip {
+        SocketAddr::V4(vip) => Some(Route { vip: *vip, is_sent }),
+        SocketAddr::V6(_) => None,
     });
     // Port 0 is nobody's.
-    let mut wanted: BTreeSet<Route> = vips.filter(|route| route.port != 0).chain(ranges).collect();
-    let ports: BTreeSet<u16> = wanted.iter().map(|route| route.port).collect();
+    let mut wanted: BTreeSet<Route> = vips.filter(|route| route.vip.port() != 0).collect();
+    let ports: BTreeSet<u16> = wanted.iter().map(|route| route.vip.port()).collect();
     if let Some(beyond) = ports.iter().nth(PORTS_MAX) {
-        wanted.retain(|route| route.port < *beyond);
+        wanted.retain(|route| route.vip.port() < *beyond);
     }
     Some(wanted)
+}
+
+/// The rules by which these are found.
+fn rules(exempt: Exempt, routes: &BTreeSet<Route>) -> BTreeSet<Rule> {
+    let by_port = routes.iter().map(|route| Rule::by_port(route.vip.port()));
+    by_port.chain([Rule::spares(exempt), Rule::goes_on()]).collect()
 }
 
 /// Whether answers have to come in by the interface that their sender would be dialled by: an answer from a VIP to the sidecar's own
@@ -348,62 +385,70 @@ impl Kernel {
     }
 
     /// Sends changes; what is so already is no error.
-    fn send(&self, writer: &Writer) -> io::Result<()> {
-        if writer.len() == 0 {
-            return Ok(());
+    fn send(&self, count: usize, write: impl Fn(&mut Writer, usize)) -> io::Result<()> {
+        for first in (0..count).step_by(CHANGES_PER_MESSAGE_MAX) {
+            let mut writer = Writer::default();
+            (first..count.min(first + CHANGES_PER_MESSAGE_MAX)).for_each(|index| write(&mut writer, index));
+            self.socket.send(writer.as_bytes())?;
+            // Only what went wrong is answered, and inside `send`.
+            let answers = self.socket.drain()?;
+            let is_so_already = |errno: &Errno| matches!(errno, Errno::EEXIST | Errno::ESRCH | Errno::ENOENT);
+            if let Some(errno) = answers.iter().filter_map(Message::verdict).filter_map(Result::err).find(|errno| !is_so_already(errno)) {
+                return Err(errno.into());
+            }
         }
-        self.socket.send(writer.as_bytes())?;
-        // Only what went wrong is answered, and inside `send`.
-        let answers = self.socket.drain()?;
-        let is_so_already = |errno: &Errno| matches!(errno, Errno::EEXIST | Errno::ESRCH | Errno::ENOENT);
-        match answers.iter().filter_map(Message::verdict).filter_map(Result::err).find(|errno| !is_so_already(errno)) {
-            None => Ok(()),
-            Some(errno) => Err(errno.into()),
-        }
+        Ok(())
     }
 
-    fn add(&self, routes: &[(Route, Ipv4Addr)], exempt: Exempt) -> io::Result<()> {
+    fn add(&self, routes: &[(Route, Way)], exempt: Exempt) -> io::Result<()> {
         if routes.is_empty() {
             return Ok(());
         }
-        let ports: BTreeSet<u16> = routes.iter().map(|(route, _)| route.port).collect();
-        let wanted: Vec<Rule> = [Rule::goes_on(), Rule::spares(exempt)].into_iter().chain(ports.into_iter().map(Rule::by_port)).collect();
-        let have = self.rules()?;
-        let mut writer = Writer::default();
-        for rule in wanted.iter().filter(|rule| !have.contains(rule)) {
-            rule.write(&mut writer, rule::NEW, CREATE | EXCLUSIVE);
+        let all: BTreeSet<Route> = routes.iter().map(|(route, _)| *route).collect();
+        if let Err(error) = self.lead(&rules(exempt, &all)) {
+            // There is no route yet that they could lead to.
+            self.tidy()?;
+            return Err(error);
         }
-        self.send(&writer)?;
-        // A kernel that does not know an attribute makes a rule without it. There is no route yet that it could lead to.
-        let have = self.rules()?;
-        if wanted.iter().any(|rule| !have.contains(rule)) {
-            self.remove(&self.routes()?)?;
-            return Err(io::Error::other("the kernel does not keep rules by port and uid"));
-        }
-        let mut writer = Writer::default();
-        for (route, source) in routes {
-            route.write(&mut writer, route::NEW, CREATE, Some(*source));
-        }
-        self.send(&writer)
+        self.send(routes.len(), |writer, index| {
+            let (route, way) = routes[index];
+            route.write(writer, route::NEW, CREATE, Some(way));
+        })
     }
 
-    /// Takes routes away, and then rules that lead nowhere.
+    /// Rules that are missing, in an order in which the sidecar is spared from the beginning.
+    fn lead(&self, wanted: &BTreeSet<Rule>) -> io::Result<()> {
+        let have = self.rules()?;
+        let (by_port, mut missing): (Vec<&Rule>, Vec<&Rule>) =
+            wanted.iter().filter(|rule| !have.contains(rule)).partition(|rule| rule.action == rule::TO_TABLE);
+        missing.extend(by_port);
+        self.send(missing.len(), |writer, index| missing[index].write(writer, rule::NEW, CREATE | EXCLUSIVE))?;
+        // A kernel that does not know an attribute makes a rule without it.
+        let have = self.rules()?;
+        if wanted.iter().any(|rule| !have.contains(rule)) {
+            return Err(io::Error::other("the kernel does not keep rules by port and uid"));
+        }
+        Ok(())
+    }
+
+    /// Takes routes away, and then rules that lead nowhere. A kernel without rules, for one, is asked nothing.
     fn remove(&self, routes: &BTreeSet<Route>) -> io::Result<()> {
-        let mut writer = Writer::default();
-        for route in routes {
-            route.write(&mut writer, route::DELETE, 0, None);
+        if routes.is_empty() {
+            return Ok(());
         }
-        self.send(&writer)?;
-        let left: BTreeSet<Rule> = self.routes()?.iter().map(|route| Rule::by_port(route.port)).collect();
+        let routes: Vec<Route> = routes.iter().copied().collect();
+        self.send(routes.len(), |writer, index| routes[index].write(writer, route::DELETE, 0, None))?;
+        self.tidy()
+    }
+
+    /// Takes rules away that lead nowhere, those to tables first: what is spared is spared until then.
+    fn tidy(&self) -> io::Result<()> {
+        let left: BTreeSet<Rule> = self.routes()?.iter().map(|route| Rule::by_port(route.vip.port())).collect();
         let is_needed = |rule: &Rule| left.contains(rule) || (!left.is_empty() && rule.action != rule::TO_TABLE);
-        let mut writer = Writer::default();
-        // Those that lead to tables first: what is spared is spared until then.
-        let rules = self.rules()?;
-        let (by_port, others): (Vec<&Rule>, Vec<&Rule>) =
-            rules.iter().filter(|rule| !is_needed(rule)).partition(|rule| rule.action == rule::TO_TABLE);
-        for rule in by_port.into_iter().chain(others) {
-            rule.write(&mut writer, rule::DELETE, 0);
-        }
-        self.send(&writer)
+        let have = self.rules()?;
+        let (mut unneeded, others): (Vec<&Rule>, Vec<&Rule>) =
+            have.iter().filter(|rule| !is_needed(rule)).partition(|rule| rule.action == rule::TO_TABLE);
+        unneeded.extend(others);
+        self.send(unneeded.len(), |writer, index| unneeded[index].write(writer, rule::DELETE, 0))
     }
 }

@@ -20,6 +20,7 @@ use nix::sys::socket::SockProtocol;
 use tracing::{error, info, warn};
 
 use crate::netlink::Socket;
+use crate::nft::Error;
 use crate::plan::{Existing, Installed, Lifetime, Plan, TABLE, reset_existing};
 use crate::segments;
 use crate::socket::{Peer, Wanted};
@@ -164,7 +165,7 @@ impl Watch {
         let plan = Plan { vips: wanted.vips, ..self.plan.clone() };
         self.renewed = Instant::now();
         segments::shrink(&plan).context("large segments")?;
-        plan.replace_vips().commit()?;
+        self.put_in_force(&plan)?;
         self.plan = plan;
         self.has_spoken = true;
         info!(version = wanted.version, vips = self.plan.vips.len(), "intercepts");
@@ -174,6 +175,12 @@ impl Watch {
         self.reset_existing(&before);
         segments::enlarge_or_warn(&self.plan);
         Ok(())
+    }
+
+    fn put_in_force(&self, plan: &Plan) -> Result<(), Error> {
+        // Elements with a time of their own are renewed as a whole; so are all where somebody else has changed some.
+        let is_changed = plan.lifetime == Lifetime::Unlimited && plan.change_vips(&self.plan.vips).commit().is_ok();
+        if is_changed { Ok(()) } else { plan.replace_vips().commit() }
     }
 
     /// Elements whose time is over let connections by in the meantime; when exactly that was, only the kernel knows.
@@ -217,7 +224,8 @@ impl Watch {
             Ok(true) => {}
             Ok(false) => {
                 error!(table = TABLE, "somebody deleted the table: connections passed their routes by since then; it is put back");
-                match self.plan.install().commit() {
+                // What is not intercepted any more is to go by, as everything else does, until it is.
+                match segments::remove().map_err(anyhow::Error::from).and_then(|()| Ok(self.plan.install().commit()?)) {
                     Ok(()) => {
                         self.reset_existing(&Installed::default());
                         segments::enlarge_or_warn(&self.plan);

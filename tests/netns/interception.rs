@@ -159,6 +159,28 @@ fn a_set_is_replaced_whole_whatever_was_in_it() {
 }
 
 #[test]
+fn a_set_is_changed_by_the_difference_or_not_at_all() {
+    let (bed, _) = bed();
+    let [a, b, c] = ["10.96.0.1:80", "[fd96::1]:80", "10.96.0.2:80"].map(|vip| vip.parse::<SocketAddr>().expect("an address"));
+    inside(&bed, move || {
+        plan(&[a, b]).install().commit()?;
+        plan(&[b, c]).change_vips(&[a, b].into()).commit()?;
+        assert_eq!(Installed::read()?.vips, [b, c].into());
+        plan(&[b, c]).change_vips(&[b, c].into()).commit()?;
+        plan(&[b]).change_vips(&[a, b].into()).commit().expect_err("a is not there");
+        assert_eq!(Installed::read()?.vips, [b, c].into(), "nothing of it is done");
+        Ok(())
+    });
+    let mut watch = Watch::start(&bed, &[]);
+    let mut stream = watch.connect();
+    watch.want(&mut stream, &[a, b]);
+    // Somebody else has a hand in it: what is wanted is there all the same.
+    inside(&bed, move || Ok(plan(&[c]).replace_vips().commit()?));
+    watch.want(&mut stream, &[a]);
+    assert_eq!(inside(&bed, || Ok(Installed::read()?.vips)), [a].into());
+}
+
+#[test]
 fn thousands_of_vips_are_one_transaction() {
     let (bed, _) = bed();
     inside(&bed, || {

@@ -22,7 +22,7 @@ fn segment(stream: &TcpStream) -> anyhow::Result<u32> {
 }
 
 fn large(vips: &[SocketAddr]) -> Plan {
-    Plan { segments: Segments::Large, ..plan(vips) }
+    Plan { segments: Segments::Received, ..plan(vips) }
 }
 
 /// As `isthmus-init` does it; how many have large segments.
@@ -58,13 +58,12 @@ fn segments_of_redirected_connections_are_large_and_nothing_else_takes_their_way
         assert!(segment(&client)? < SMALL && segment(&server)? < SMALL, "{} {}", segment(&client)?, segment(&server)?);
         drop((client, server));
         while put_in_force(&large(&[vip]))? == 0 {}
-
         let mut pair = redirected(&listener, vip)?;
-        assert!(segment(&pair.0)? > LARGE && segment(&pair.1)? > LARGE, "{} {}", segment(&pair.0)?, segment(&pair.1)?);
+        assert!(segment(&pair.0)? < SMALL && segment(&pair.1)? > LARGE, "{} {}", segment(&pair.0)?, segment(&pair.1)?);
         talk(&mut pair)?;
         assert!(line(&mut dial(other_port)?)?.starts_with("hello"), "another port of the VIP goes where it went");
         assert!(first_line_for(2102, vip)?.starts_with("hello"), "the sidecar's own connections go where they went");
-        assert_eq!(Installed::read()?.to_string().matches("large ").count(), 1);
+        assert!(Installed::read()?.to_string().ends_with(&format!("large  {vip} (received)\n")), "{}", Installed::read()?);
 
         drop(listener);
         let refused = TcpStream::connect(vip).expect_err("nobody listens at the sidecar's port");
@@ -75,6 +74,36 @@ fn segments_of_redirected_connections_are_large_and_nothing_else_takes_their_way
         assert!(line(&mut dial(vip)?)?.starts_with("hello"), "a new one goes where it went without us");
         talk(&mut pair)?;
         assert_eq!((rules()?, Installed::read()?.large_segments.len()), (vec![], 0), "nothing is left");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_application_sends_is_large_only_where_that_was_asked_for() {
+    let (bed, vip) = bed();
+    inside(&bed, move || {
+        let listener = TcpListener::bind(("127.0.0.1", PORT))?;
+        for (segments, is_large) in [(Segments::Received, false), (Segments::All, true), (Segments::Received, false)] {
+            while put_in_force(&Plan { segments, ..plan(&[vip]) })? == 0 {}
+            let (client, server) = redirected(&listener, vip)?;
+            assert_eq!(segment(&client)? > LARGE, is_large, "{segments:?}: {}", segment(&client)?);
+            assert!(segment(&server)? > LARGE, "{segments:?}: {}", segment(&server)?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn rules_of_others_at_the_same_priority_stay() {
+    let (bed, vip) = bed();
+    inside(&bed, move || {
+        let add = |rule: &str| Command::new("ip").args(["rule", "add"]).args(rule.split(' ')).status();
+        assert!(add("pref 15002 from 10.255.0.1 lookup main")?.success() && add("pref 15001 fwmark 0x99 lookup main")?.success());
+        let before = rules()?;
+        assert_eq!(put_in_force(&large(&[vip]))?, 1);
+        assert_eq!(rules()?.len(), before.len() + 3);
+        withdraw()?;
+        assert_eq!((rules()?, before.len()), (before, 2));
         Ok(())
     });
 }
@@ -98,25 +127,34 @@ fn a_vip_with_a_connection_from_before_waits_until_that_is_over() {
 }
 
 #[test]
-fn of_ranges_every_port_has_large_segments_but_for_the_sidecar() {
+fn another_sidecar_is_spared_as_soon_as_the_plan_says_so() {
+    let (bed, vip) = bed();
+    inside(&bed, move || {
+        assert_eq!(put_in_force(&large(&[vip]))?, 1);
+        assert_eq!(put_in_force(&Plan { exempt: Exempt::Uid(3000), ..large(&[vip]) })?, 1);
+        assert!(first_line_for(3000, vip)?.starts_with("hello"));
+        assert_eq!(put_in_force(&Plan { exempt: Exempt::Mark(7), ..large(&[vip]) })?, 1);
+        let marked = || {
+            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+            socket.set_mark(7)?;
+            socket.connect(&vip.into())?;
+            anyhow::Ok(line(&mut TcpStream::from(socket))?)
+        };
+        assert!(marked()?.starts_with("hello"));
+        // Somebody deletes what spares it: put back at the next change.
+        assert!(Command::new("ip").args(["rule", "del", "pref", "15001"]).status()?.success());
+        while put_in_force(&Plan { exempt: Exempt::Mark(7), ..large(&[vip]) })? == 0 {}
+        assert!(marked()?.starts_with("hello"));
+        Ok(())
+    });
+}
+
+#[test]
+fn ranges_have_no_large_segments() {
     let (bed, vip) = bed();
     inside(&bed, move || {
         let ranges = Plan { cidrs: vec![format!("{}/32", vip.ip()).parse()?], ..large(&[]) };
-        let listener = TcpListener::bind(("127.0.0.1", PORT))?;
-        assert_eq!(put_in_force(&ranges)?, 1);
-        for port in [42, 43, 44] {
-            let (client, _server) = redirected(&listener, SocketAddr::new(vip.ip(), port))?;
-            assert!(segment(&client)? > LARGE, "{}", segment(&client)?);
-        }
-        assert!(first_line_for(2102, vip)?.starts_with("hello"));
-        // Exempt by a mark: the same by another rule.
-        assert_eq!(put_in_force(&Plan { exempt: Exempt::Mark(7), ..large(&[]) })?, 0);
-        let marked = Plan { exempt: Exempt::Mark(7), ..ranges };
-        while put_in_force(&marked)? == 0 {}
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-        socket.set_mark(7)?;
-        socket.connect(&vip.into())?;
-        assert!(line(&mut TcpStream::from(socket))?.starts_with("hello"));
+        assert_eq!(put_in_force(&ranges)?, 0);
         Ok(())
     });
 }
@@ -143,19 +181,21 @@ fn where_answers_would_be_filtered_segments_stay_small() {
 fn a_watch_gives_large_segments_unless_they_could_outlive_it() {
     let (bed, vip) = bed();
     let other_port = SocketAddr::new(vip.ip(), 43);
-    for (argument, is_large) in [("--fail=closed", true), ("--fail=open", false), ("--segments=small", false)] {
-        let mut watch = Watch::start(&bed, &[argument]);
+    for (arguments, is_large) in
+        [(&["--large-segments=received"][..], true), (&["--large-segments=all", "--fail=open"], false), (&[], false)]
+    {
+        let mut watch = Watch::start(&bed, arguments);
         let mut stream = watch.connect();
         watch.want(&mut stream, &[vip]);
         watch.want(&mut stream, &[vip, other_port]);
         let have = inside(&bed, || Ok(Installed::read()?.large_segments.len()));
-        assert_eq!(have, if is_large { 2 } else { 0 }, "{argument}");
+        assert_eq!(have, if is_large { 2 } else { 0 }, "{arguments:?}");
         watch.want(&mut stream, &[]);
         let new = inside(&bed, move || {
-            assert_eq!(rules()?, Vec::<String>::new(), "{argument}");
+            assert_eq!(rules()?, Vec::<String>::new(), "{arguments:?}");
             line(&mut dial(vip)?).map_err(Into::into)
         });
-        assert!(new.starts_with("hello"), "{argument}");
+        assert!(new.starts_with("hello"), "{arguments:?}");
     }
 }
 

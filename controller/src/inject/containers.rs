@@ -65,14 +65,19 @@ fn security(uid: i64, capabilities: &[&str]) -> Value {
 pub(super) fn init(mode: Mode, notes: &Notes<'_>, settings: &Settings) -> Result<Value, Refused> {
     let existing = notes.one_of("isthmus.dev/existing", &["keep", "reset"], "keep, reset")?.unwrap_or("keep");
     let fail = notes.one_of("isthmus.dev/fail", &["closed", "open"], "closed, open")?.unwrap_or("closed");
-    let segments = notes.one_of("isthmus.dev/segments", &["large", "small"], "large, small")?.unwrap_or("large");
+    let segments = notes.one_of("isthmus.dev/large-segments", &["none", "received", "all"], "none, received, all")?.unwrap_or("none");
     let mut arguments = match mode {
-        Mode::Exact => vec!["watch".to_owned(), format!("--socket={SOCKET_FOLDER}/vips.sock"), format!("--fail={fail}")],
+        Mode::Exact => vec![
+            "watch".to_owned(),
+            format!("--socket={SOCKET_FOLDER}/vips.sock"),
+            format!("--fail={fail}"),
+            format!("--large-segments={segments}"),
+        ],
         Mode::Ranges => {
             std::iter::once("install".to_owned()).chain(settings.ranges.iter().map(|range| format!("--cidr={range}"))).collect()
         }
     };
-    arguments.extend([format!("--sidecar-uid={SIDECAR_UID}"), format!("--existing={existing}"), format!("--segments={segments}")]);
+    arguments.extend([format!("--sidecar-uid={SIDECAR_UID}"), format!("--existing={existing}")]);
     let mut container = json!({
         "name": INIT, "image": settings.init_image, "args": arguments,
         "securityContext": security(INIT_UID, &["NET_ADMIN"]),

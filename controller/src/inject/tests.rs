@@ -158,13 +158,13 @@ fn annotations_set_resources_and_options() {
     let mut pod = pod();
     pod["metadata"]["annotations"] = json!({
         "isthmus.dev/memory-limit": "1Gi", "isthmus.dev/cpu-limit": "2", "isthmus.dev/existing": "reset", "isthmus.dev/access-log": "true",
-        "isthmus.dev/init-cpu-limit": "50m", "isthmus.dev/segments": "small",
+        "isthmus.dev/init-cpu-limit": "50m", "isthmus.dev/large-segments": "received",
     });
     let after = injected(&pod, &settings(true));
     let [init, sidecar] = [0, 1].map(|index| &after["spec"]["initContainers"][index]);
     assert_eq!(sidecar["resources"], json!({"requests": {"cpu": "10m", "memory": "24Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}}));
     assert_eq!(init["resources"], json!({"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"cpu": "50m", "memory": "32Mi"}}));
-    for argument in ["--existing=reset", "--segments=small"] {
+    for argument in ["--existing=reset", "--large-segments=received"] {
         assert!(init["args"].as_array().expect("a list").contains(&json!(argument)), "{argument}");
     }
     assert!(sidecar["env"].as_array().expect("a list").contains(&json!({"name": "ISTHMUS_ACCESS_LOG", "value": "-"})));
