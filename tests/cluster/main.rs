@@ -14,7 +14,7 @@ use bed::Bed;
 type Case = (&'static str, fn(&Bed) -> anyhow::Result<()>);
 
 /// In their order: the first one installs what the others use.
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     ("install", cases::install::install),
     ("manifests", cases::manifests::kustomize_is_the_chart),
     ("main-job", cases::routing::main_job),
@@ -30,6 +30,7 @@ const CASES: [Case; 32] = [
     ("left-alone", cases::injection::who_is_left_alone),
     ("refused", cases::injection::mistakes_are_named),
     ("one-shot", cases::injection::by_ranges),
+    ("large-segments", cases::injection::large_segments),
     ("without-native-sidecars", cases::injection::without_native_sidecars),
     ("offline", cases::injection::offline),
     ("location", cases::location::nodes_and_zones),

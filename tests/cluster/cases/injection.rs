@@ -94,6 +94,20 @@ pub(crate) fn by_ranges(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Segments of what a pod asks it for are large, and its requests are routed as ever.
+pub(crate) fn large_segments(bed: &Bed) -> anyhow::Result<()> {
+    let note = json!({"annotations": {"isthmus.dev/large-segments": "received"}});
+    bed.apply(EAST, &pod("large", "shop", note, json!({"terminationGracePeriodSeconds": 1})).to_string())?;
+    bed.kubectl(EAST, &["-n", "shop", "wait", "--for=condition=Ready", "pod/large", "--timeout=60s"])?;
+    let shown = bed.kubectl(EAST, &["-n", "shop", "exec", "large", "-c", "isthmus-init", "--", "/isthmus-init", "show"]);
+    let answer = bed.shell("large", "curl -s http://store.shop.svc.clusterset.local/cart");
+    bed.kubectl(EAST, &["-n", "shop", "delete", "pod", "large", "--wait=false"])?;
+    let (shown, answer) = (shown?, answer?);
+    ensure!(shown.lines().any(|line| line.starts_with("large ") && line.ends_with(":80 (received)")), "{shown}");
+    ensure!(answer.contains("Hostname=cart-"), "{answer}");
+    Ok(())
+}
+
 /// Without native sidecars: the application's container starts when the sidecar serves, so that its very first request is routed.
 pub(crate) fn without_native_sidecars(bed: &Bed) -> anyhow::Result<()> {
     bed.set_value(EAST, "injection.nativeSidecars=never")?;
