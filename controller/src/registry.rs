@@ -38,13 +38,16 @@ pub struct Progress {
     /// The frontends that it was told.
     #[serde(skip)]
     pub frontends: Arc<[Held]>,
-    /// Addresses that it was told and has not acknowledged.
+    /// Addresses that it was told and has not acknowledged, by response; of several that have one the last counts.
     #[serde(skip)]
-    pub vips_unacknowledged: Arc<[(String, Unacknowledged)]>,
+    pub vips_unacknowledged: ByResponse,
     /// It came with what it held from an earlier stream: it is no pod that is only just being made.
     #[serde(skip)]
     pub is_returning: bool,
 }
+
+/// Names by what is to be said of all of a response.
+pub type ByResponse = Arc<[(Unacknowledged, Arc<[String]>)]>;
 
 /// A resource that a sidecar was told.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -90,7 +93,8 @@ impl Connected {
     pub fn vips_behind(&self) -> BTreeMap<String, Unacknowledged> {
         let now = Unacknowledged { told: Instant::now(), is_refused: false };
         let about_to_be = self.inbox.names(Kind::Vip).into_iter().map(|name| (name, now));
-        about_to_be.chain(self.progress.vips_unacknowledged.iter().cloned()).collect()
+        let told = self.progress.vips_unacknowledged.iter().flat_map(|(state, names)| names.iter().map(|name| (name.clone(), *state)));
+        about_to_be.chain(told).collect()
     }
 }
 

@@ -206,7 +206,7 @@ fn a_route_is_live_where_its_frontend_and_its_address_are_acknowledged() {
         unacknowledged: (!is_acknowledged).then_some(told_now),
     };
     let say = |number: usize, frontends: &[Held], vips: &[String]| {
-        let vips = vips.iter().map(|vip| (vip.clone(), told_now)).collect();
+        let vips = [(told_now, vips.into())].into();
         let progress = Progress { frontends: frontends.into(), vips_unacknowledged: vips, is_returning: true, ..Progress::default() };
         joined[number].1.progress(progress);
     };

@@ -3,6 +3,7 @@
 //! Invariant: a name that is followed has been told its newest version, or its absence, as soon as [`Session::responses`] returns.
 
 use std::borrow::Borrow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::Status;
 
 use crate::index::{Kind, Names, Resource, View};
-use crate::registry::{Held, Progress, Unacknowledged};
+use crate::registry::{ByResponse, Held, Progress, Unacknowledged};
 
 /// Of what a sidecar says against resources so much is kept.
 const REJECTION_CHARS_MAX: usize = 1024;
@@ -82,7 +83,7 @@ struct Subscription {
     nonce_sent: u64,
     nonce_answered: u64,
     /// Names that were told and not acknowledged, and when, by the nonce of their response.
-    unanswered: BTreeMap<u64, (Instant, Vec<String>)>,
+    unanswered: BTreeMap<u64, (Instant, Arc<[String]>)>,
     /// Names of which the last answer was a rejection, and when they were told.
     refused: BTreeMap<String, Instant>,
     rejected: Option<String>,
@@ -90,6 +91,9 @@ struct Subscription {
     /// are in force.
     taken_over: Vec<String>,
     is_returning: bool,
+    /// What is said of it to others until something of it changes: most turns of a stream change nothing here.
+    said: OnceCell<Arc<[Held]>>,
+    said_unacknowledged: OnceCell<ByResponse>,
 }
 
 /// A resource that is found by its name.
@@ -189,8 +193,8 @@ impl Session {
             acknowledged: self.vips.asked && kinds.iter().all(|(_, subscription)| subscription.is_answered()),
             resources: kinds.iter().map(|(kind, subscription)| (kind.label(), subscription.told.len())).collect(),
             rejected: kinds.iter().filter_map(|(kind, subscription)| Some((kind.label(), subscription.rejected.clone()?))).collect(),
-            frontends: self.frontends.held(),
-            vips_unacknowledged: self.vips.unacknowledged().into_iter().map(|(name, state)| (name.to_owned(), state)).collect(),
+            frontends: Arc::clone(self.frontends.said.get_or_init(|| self.frontends.held())),
+            vips_unacknowledged: Arc::clone(self.vips.said_unacknowledged.get_or_init(|| self.vips.unacknowledged())),
             is_returning: self.vips.is_returning,
         }
     }
@@ -211,6 +215,7 @@ impl Subscription {
         let nonce: u64 =
             known.ok_or_else(|| Status::invalid_argument(format!("response_nonce: {:?} was never sent", request.response_nonce)))?;
         self.nonce_answered = self.nonce_answered.max(nonce);
+        self.is_changed();
         // A sidecar says of everything that it rejects at the moment, by name, whichever response it answers.
         let complaint = request.error_detail.as_ref().map(|error| error.message.as_str());
         self.rejected = complaint.map(|complaint| complaint.chars().take(REJECTION_CHARS_MAX).collect());
@@ -218,10 +223,8 @@ impl Subscription {
         self.refused.retain(|name, _| is_refused(name));
         let later = self.unanswered.split_off(&(nonce + 1));
         for (told, names) in std::mem::replace(&mut self.unanswered, later).into_values() {
-            for name in names {
-                if is_refused(&name) {
-                    self.refused.entry(name).or_insert(told);
-                }
+            for name in names.iter().filter(|name| is_refused(name)) {
+                self.refused.entry(name.clone()).or_insert(told);
             }
         }
         Ok(())
@@ -230,24 +233,29 @@ impl Subscription {
     /// A response with these resources is on its way.
     fn sent(&mut self, nonce: u64, names: Vec<String>) {
         self.nonce_sent = nonce;
-        self.unanswered.insert(nonce, (Instant::now(), names));
+        self.unanswered.insert(nonce, (Instant::now(), names.into()));
+        self.is_changed();
     }
 
-    /// What was told and is not acknowledged, told first and refused last.
-    fn unacknowledged(&self) -> HashMap<&str, Unacknowledged> {
-        let mut all = HashMap::new();
-        for (told, names) in self.unanswered.values() {
-            for name in names {
-                all.entry(name.as_str()).or_insert(Unacknowledged { told: *told, is_refused: false });
-            }
-        }
-        all.extend(self.refused.iter().map(|(name, told)| (name.as_str(), Unacknowledged { told: *told, is_refused: true })));
-        all
+    /// What was said of it to others is to be said anew.
+    fn is_changed(&mut self) {
+        self.said.take();
+        self.said_unacknowledged.take();
+    }
+
+    /// What was told and is not acknowledged: of several that have a name the last counts, which was told first, or refused.
+    fn unacknowledged(&self) -> ByResponse {
+        let unanswered = self.unanswered.values().rev().filter(|(_, names)| !names.is_empty());
+        let unanswered = unanswered.map(|(told, names)| (Unacknowledged { told: *told, is_refused: false }, Arc::clone(names)));
+        let refused = self.refused.iter().map(|(name, told)| (Unacknowledged { told: *told, is_refused: true }, [name.clone()].into()));
+        unanswered.chain(refused).collect()
     }
 
     /// What was told, and whether it was acknowledged.
     fn held(&self) -> Arc<[Held]> {
         let unacknowledged = self.unacknowledged();
+        let unacknowledged: HashMap<&str, Unacknowledged> =
+            unacknowledged.iter().flat_map(|(state, names)| names.iter().map(|name| (name.as_str(), *state))).collect();
         let held = |ByName(resource): &ByName| Held {
             name: resource.name.clone(),
             version: resource.version.clone(),
@@ -273,6 +281,7 @@ impl Subscription {
             self.absent.remove(&name);
             self.told.remove(name.as_str());
             self.refused.remove(&name);
+            self.is_changed();
             following.less.insert((kind, name));
         }
         for name in request.resource_names_subscribe {
@@ -330,6 +339,7 @@ impl Subscription {
                     && view.is_withheld(kind, &name) => {}
                 None => {
                     self.refused.remove(&name);
+                    self.is_changed();
                     let was_there = self.told.remove(name.as_str()) || held.contains_key(&name);
                     let is_news = if self.names.contains(&name) { self.absent.insert(name.clone()) } else { was_there };
                     if is_news {
@@ -351,6 +361,7 @@ impl Subscription {
         }
         self.absent.remove(&resource.name);
         self.told.replace(ByName(Arc::clone(resource)));
+        self.is_changed();
     }
 }
 
