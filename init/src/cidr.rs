@@ -46,12 +46,6 @@ impl fmt::Display for Cidr {
 }
 
 impl Cidr {
-    /// Bits of the prefix.
-    #[must_use]
-    pub fn length(&self) -> u8 {
-        self.length
-    }
-
     /// The first address.
     #[must_use]
     pub fn first(&self) -> IpAddr {

@@ -217,6 +217,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
             let plan = install.plan();
             anyhow::ensure!(!plan.vips.is_empty() || !plan.cidrs.is_empty(), "install: at least one --vip or --cidr is needed");
             let before = plan::Installed::read()?;
+            // Of an earlier `watch`: nobody stays who would keep them right.
             segments::remove()?;
             plan.install().commit()?;
             for address in plan.unroutable() {

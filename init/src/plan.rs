@@ -214,7 +214,7 @@ pub(crate) fn towards(address: IpAddr) -> Option<UdpSocket> {
 /// # Errors
 /// The kernel's reason not to.
 pub fn withdraw() -> Result<(), Error> {
-    segments::remove().map_err(|source| Error::Netlink { doing: "remove routes", source })?;
+    remove_routes()?;
     let installed = Reader::open(TABLE).and_then(|reader| reader.exists());
     if !installed.map_err(|source| Error::Netlink { doing: "look", source })? {
         return Ok(());
@@ -227,12 +227,17 @@ pub fn withdraw() -> Result<(), Error> {
     batch.commit()
 }
 
+/// What is not intercepted any more goes where it went.
+fn remove_routes() -> Result<(), Error> {
+    segments::remove().map_err(|source| Error::Netlink { doing: "remove routes", source })
+}
+
 /// Deletes the table. Redirected connections break: for the end of a pod.
 ///
 /// # Errors
 /// The kernel's reason not to.
 pub fn delete() -> Result<(), Error> {
-    segments::remove().map_err(|source| Error::Netlink { doing: "remove routes", source })?;
+    remove_routes()?;
     let mut batch = Batch::new(TABLE);
     batch.create_table();
     batch.delete_table();

@@ -360,6 +360,7 @@ impl Stage {
                 // All of its group; one that has ended already needs no signal.
                 let _ = kill(Pid::from_raw(-pid), with);
             }
+            // How it ends is nobody's concern here; that it has is.
             let _ = child.wait();
         }
     }

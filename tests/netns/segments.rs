@@ -4,12 +4,13 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Instant;
 
 use init::plan::{Exempt, Installed, Plan, withdraw};
 use init::segments::{Segments, enlarge, shrink};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::bytes::dial;
+use super::bytes::{PATIENCE, dial};
 use super::interception::{PORT, Watch, bed, echoes, inside, line, plan, redirected, talk};
 
 /// What the pod's own interface takes, with some to spare.
@@ -30,6 +31,15 @@ fn put_in_force(plan: &Plan) -> anyhow::Result<usize> {
     shrink(plan)?;
     plan.install().commit()?;
     Ok(enlarge(plan)?)
+}
+
+/// The same until so many have them: connections that were just closed are on their way out for a moment.
+fn put_in_force_for(plan: &Plan, count: usize) -> anyhow::Result<()> {
+    let end = Instant::now() + PATIENCE;
+    while put_in_force(plan)? != count {
+        anyhow::ensure!(Instant::now() < end, "not {count}: {}", Installed::read()?);
+    }
+    Ok(())
 }
 
 /// Rules of the pod beside the kernel's own three.
@@ -57,7 +67,7 @@ fn segments_of_redirected_connections_are_large_and_nothing_else_takes_their_way
         let (client, server) = redirected(&listener, vip)?;
         assert!(segment(&client)? < SMALL && segment(&server)? < SMALL, "{} {}", segment(&client)?, segment(&server)?);
         drop((client, server));
-        while put_in_force(&large(&[vip]))? == 0 {}
+        put_in_force_for(&large(&[vip]), 1)?;
         let mut pair = redirected(&listener, vip)?;
         assert!(segment(&pair.0)? < SMALL && segment(&pair.1)? > LARGE, "{} {}", segment(&pair.0)?, segment(&pair.1)?);
         talk(&mut pair)?;
@@ -84,7 +94,7 @@ fn what_the_application_sends_is_large_only_where_that_was_asked_for() {
     inside(&bed, move || {
         let listener = TcpListener::bind(("127.0.0.1", PORT))?;
         for (segments, is_large) in [(Segments::Received, false), (Segments::All, true), (Segments::Received, false)] {
-            while put_in_force(&Plan { segments, ..plan(&[vip]) })? == 0 {}
+            put_in_force_for(&Plan { segments, ..plan(&[vip]) }, 1)?;
             let (client, server) = redirected(&listener, vip)?;
             assert_eq!(segment(&client)? > LARGE, is_large, "{segments:?}: {}", segment(&client)?);
             assert!(segment(&server)? > LARGE, "{segments:?}: {}", segment(&server)?);
@@ -118,7 +128,7 @@ fn a_vip_with_a_connection_from_before_waits_until_that_is_over() {
         assert_eq!(put_in_force(&large(&[vip, other_port]))?, 1, "the other one has no such connection");
         assert!(echoes(&mut before)?, "it lives on");
         drop(before);
-        while enlarge(&large(&[vip, other_port]))? < 2 {}
+        put_in_force_for(&large(&[vip, other_port]), 2)?;
         // What is intercepted no more goes where it went, whatever else is.
         assert_eq!(put_in_force(&large(&[other_port]))?, 1);
         assert!(line(&mut dial(vip)?)?.starts_with("hello"));
@@ -143,7 +153,7 @@ fn another_sidecar_is_spared_as_soon_as_the_plan_says_so() {
         assert!(marked()?.starts_with("hello"));
         // Somebody deletes what spares it: put back at the next change.
         assert!(Command::new("ip").args(["rule", "del", "pref", "15001"]).status()?.success());
-        while put_in_force(&Plan { exempt: Exempt::Mark(7), ..large(&[vip]) })? == 0 {}
+        put_in_force_for(&Plan { exempt: Exempt::Mark(7), ..large(&[vip]) }, 1)?;
         assert!(marked()?.starts_with("hello"));
         Ok(())
     });
