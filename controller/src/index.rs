@@ -64,7 +64,7 @@ impl Kind {
 }
 
 /// What is sent under a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Resource {
     /// The name.
     pub name: String,
@@ -90,10 +90,10 @@ pub trait View {
     fn get(&self, kind: Kind, name: &str) -> Option<&Arc<Resource>>;
     /// Whether what is under a name, if anything, is not for who asks: of a backend, that no route that is seen refers to it.
     fn is_withheld(&self, kind: Kind, name: &str) -> bool;
-    /// All that is seen of a kind.
+    /// All that is seen of a kind, in the order of names.
     fn all(&self, kind: Kind) -> Box<dyn Iterator<Item = &Arc<Resource>> + '_>;
-    /// What it was made of.
-    fn revision(&self) -> &Revision;
+    /// What it was made of, as [`Revision`] writes it.
+    fn revision(&self) -> &str;
 }
 
 struct OfNamespace<'s> {
@@ -114,7 +114,7 @@ impl View for OfNamespace<'_> {
         self.shown.all(kind, self.namespace)
     }
 
-    fn revision(&self) -> &Revision {
+    fn revision(&self) -> &str {
         &self.shown.revision
     }
 }
@@ -183,7 +183,7 @@ impl Index {
     pub fn flush(&self) -> BTreeSet<ObjectKey> {
         let state = &mut *self.state.lock();
         let dirty = std::mem::take(&mut state.dirty);
-        state.shown.revision.clone_from(&state.raised);
+        state.shown.revision = state.raised.to_string();
         for changed in state.shown.refresh(&state.world, &dirty) {
             state.members.tell(&changed);
         }

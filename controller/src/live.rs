@@ -106,9 +106,9 @@ fn concerned<'r>(routes: Routes<'r>, sidecar: &Connected) -> BTreeMap<&'r Object
         };
     };
     for held in sidecar.progress.frontends.iter() {
-        let Some((version, seen)) = routes.seen(&held.name, namespace) else { continue };
+        let Some((version, seen)) = routes.seen(&held.resource.name, namespace) else { continue };
         // A newer form is about to be told.
-        let now = (held.version != version).then(|| Unacknowledged { told: Instant::now(), is_refused: false });
+        let now = (held.resource.version != version).then(|| Unacknowledged { told: Instant::now(), is_refused: false });
         seen.iter().for_each(|route| add(route, held.unacknowledged.or(now)));
     }
     // A pod that is only just being made obeys no earlier routes.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::index::{Inbox, Kind};
+use crate::index::{Inbox, Kind, Resource};
 
 /// Who a sidecar says it is.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -32,7 +32,7 @@ pub struct Progress {
     /// Everything that was sent has been acknowledged.
     pub acknowledged: bool,
     /// Resources held, by type.
-    pub resources: BTreeMap<&'static str, usize>,
+    pub resources: Counts,
     /// The last rejection by type: what the sidecar could not obey.
     pub rejected: BTreeMap<&'static str, String>,
     /// The frontends that it was told.
@@ -46,16 +46,28 @@ pub struct Progress {
     pub is_returning: bool,
 }
 
-/// Names by what is to be said of all of a response.
-pub type ByResponse = Arc<[(Unacknowledged, Arc<[String]>)]>;
+/// How many of each kind.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Counts {
+    /// VIPs.
+    pub vip: usize,
+    /// Frontends.
+    pub frontend: usize,
+    /// Backends.
+    pub backend: usize,
+}
+
+/// Resources, shared by whoever speaks of the same.
+pub type Resources = Arc<[Arc<Resource>]>;
+
+/// Resources by what is to be said of all of a response.
+pub type ByResponse = Arc<[(Unacknowledged, Resources)]>;
 
 /// A resource that a sidecar was told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Held {
-    /// Its name.
-    pub name: String,
-    /// In which version.
-    pub version: String,
+    /// Which, in the version that it was told.
+    pub resource: Arc<Resource>,
     /// What is to be said of it as long as the sidecar has not said that it obeys it.
     pub unacknowledged: Option<Unacknowledged>,
 }
@@ -93,7 +105,8 @@ impl Connected {
     pub fn vips_behind(&self) -> BTreeMap<String, Unacknowledged> {
         let now = Unacknowledged { told: Instant::now(), is_refused: false };
         let about_to_be = self.inbox.names(Kind::Vip).into_iter().map(|name| (name, now));
-        let told = self.progress.vips_unacknowledged.iter().flat_map(|(state, names)| names.iter().map(|name| (name.clone(), *state)));
+        let told = self.progress.vips_unacknowledged.iter();
+        let told = told.flat_map(|(state, resources)| resources.iter().map(|resource| (resource.name.clone(), *state)));
         about_to_be.chain(told).collect()
     }
 }

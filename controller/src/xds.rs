@@ -6,7 +6,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node as WireNode};
+use proto::encoded::{DeltaDiscoveryRequest, Node as WireNode};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,7 +20,7 @@ use crate::index::{Index, Member};
 use crate::kubernetes::identity::{Identity, Reviewer};
 use crate::registry::{Node, Registry};
 use crate::revision::Revision;
-use session::{Following, Session};
+use session::{Answer, Following, Session};
 
 /// Responses on their way to one sidecar; the next are computed when these are taken.
 const RESPONSES_MAX: usize = 8;
@@ -66,7 +66,7 @@ impl Discovery {
     }
 }
 
-type Responses = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+type Responses = ReceiverStream<Result<Answer, Status>>;
 
 impl Discovery {
     async fn delta_aggregated_resources(&self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Result<Response<Responses>, Status> {
@@ -104,7 +104,7 @@ impl Discovery {
         &self,
         mut requests: Streaming<DeltaDiscoveryRequest>,
         identity: Option<Identity>,
-        responses: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        responses: &mpsc::Sender<Result<Answer, Status>>,
     ) -> Result<(), Status> {
         let first = tokio::select! {
             () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
@@ -148,7 +148,7 @@ impl Discovery {
                     }
                 };
                 let Ok(room) = room else { return Ok(()) };
-                room.send(Ok(answer.into_message()));
+                room.send(Ok(answer));
             }
             let progress = session.progress();
             if progress.acknowledged {

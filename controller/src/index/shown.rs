@@ -10,7 +10,6 @@ use routing::model::{FrontendId, ServiceRef};
 use routing::world::{Touched, World};
 
 use super::{Kind, Resource};
-use crate::revision::Revision;
 
 /// What is to be sent, and whose endpoints whoever sees it may ask for.
 #[derive(Debug)]
@@ -121,8 +120,8 @@ pub(super) struct Shown {
     backends: BTreeMap<String, Arc<Resource>>,
     /// By the name of a backend, whether it exists or not; nobody reads those that are not here.
     readers: BTreeMap<String, Readers>,
-    /// What it was made of.
-    pub(super) revision: Revision,
+    /// What it was made of: written once for all who are sent it.
+    pub(super) revision: String,
 }
 
 /// A name under which something else is seen than before, by whom.

@@ -198,14 +198,13 @@ fn a_route_is_live_where_its_frontend_and_its_address_are_acknowledged() {
     });
     let all = |kind| joined[0].0.look(|view| view.all(kind).cloned().collect::<Vec<_>>());
     let frontend = all(Kind::Frontend).remove(0);
-    let vip = all(Kind::Vip).remove(0).name.clone();
+    let vip = all(Kind::Vip).remove(0);
     let told_now = Unacknowledged { told: std::time::Instant::now(), is_refused: false };
     let held = |version: &str, is_acknowledged: bool| Held {
-        name: frontend.name.clone(),
-        version: version.to_owned(),
+        resource: Arc::new(Resource::new(frontend.name.clone(), version.to_owned(), None)),
         unacknowledged: (!is_acknowledged).then_some(told_now),
     };
-    let say = |number: usize, frontends: &[Held], vips: &[String]| {
+    let say = |number: usize, frontends: &[Held], vips: &[Arc<Resource>]| {
         let vips = [(told_now, vips.into())].into();
         let progress = Progress { frontends: frontends.into(), vips_unacknowledged: vips, is_returning: true, ..Progress::default() };
         joined[number].1.progress(progress);

@@ -4,8 +4,8 @@
 
 use std::borrow::Borrow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::hash::{Hash, Hasher};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tonic::Status;
 
 use crate::index::{Kind, Names, Resource, View};
-use crate::registry::{ByResponse, Held, Progress, Unacknowledged};
+use crate::registry::{ByResponse, Counts, Held, Progress, Resources, Unacknowledged};
 
 /// Of what a sidecar says against resources so much is kept.
 const REJECTION_CHARS_MAX: usize = 1024;
@@ -43,25 +43,10 @@ pub struct Following {
 /// What is to be sent. It shares its resources with everybody else's.
 #[derive(Debug)]
 pub struct Answer {
-    kind: Kind,
-    nonce: u64,
-    revision: String,
-    resources: Vec<Arc<Resource>>,
-    removed: Vec<String>,
-}
-
-impl Answer {
-    /// In the form of the wire.
-    #[must_use]
-    pub fn into_message(self) -> DeltaDiscoveryResponse {
-        DeltaDiscoveryResponse {
-            system_version_info: self.revision,
-            resources: self.resources.iter().map(|resource| resource.encoded.clone()).collect(),
-            type_url: self.kind.type_url().to_owned(),
-            nonce: self.nonce.to_string(),
-            removed_resources: self.removed,
-        }
-    }
+    /// All of it but the resources.
+    pub head: DeltaDiscoveryResponse,
+    /// The resources.
+    pub resources: Resources,
 }
 
 /// What a sidecar follows of one kind, and what it has been told.
@@ -71,7 +56,7 @@ struct Subscription {
     asked: bool,
     names: BTreeSet<String>,
     /// What it was told, in the version that it was told.
-    told: HashSet<ByName>,
+    told: BTreeSet<ByName>,
     /// Names that it was told do not exist.
     absent: BTreeSet<String>,
     /// Names to look at.
@@ -82,14 +67,14 @@ struct Subscription {
     held: BTreeMap<String, String>,
     nonce_sent: u64,
     nonce_answered: u64,
-    /// Names that were told and not acknowledged, and when, by the nonce of their response.
-    unanswered: BTreeMap<u64, (Instant, Arc<[String]>)>,
-    /// Names of which the last answer was a rejection, and when they were told.
-    refused: BTreeMap<String, Instant>,
+    /// What was told and not acknowledged, and when, by the nonce of its response.
+    unanswered: BTreeMap<u64, (Instant, Resources)>,
+    /// Of which the last answer was a rejection, by name, and when it was told.
+    refused: BTreeMap<String, (Instant, Arc<Resource>)>,
     rejected: Option<String>,
-    /// Names that the next response stands for without containing them: the sidecar holds them from an earlier stream, and its answer says that they
-    /// are in force.
-    taken_over: Vec<String>,
+    /// What the next response stands for without containing it: the sidecar holds it from an earlier stream, and its answer says that it is in
+    /// force.
+    taken_over: Vec<Arc<Resource>>,
     is_returning: bool,
     /// What is said of it to others until something of it changes: most turns of a stream change nothing here.
     said: OnceCell<Arc<[Held]>>,
@@ -106,9 +91,15 @@ impl Borrow<str> for ByName {
     }
 }
 
-impl Hash for ByName {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.name.as_str().hash(state);
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.name.cmp(&other.0.name)
+    }
+}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -160,24 +151,32 @@ impl Session {
         let first_of_everything = kinds.map(|kind| self.of(kind).is_first_of_everything());
         let mut answers = Vec::new();
         let mut nonce = self.nonce;
-        let mut answer = |kind, resources, removed| {
+        let mut answer = |kind: Kind, resources: Resources, removed_resources| {
             nonce += 1;
-            answers.push(Answer { kind, nonce, revision: view.revision().to_string(), resources, removed });
+            let head = DeltaDiscoveryResponse {
+                system_version_info: view.revision().to_owned(),
+                resources: Vec::new(),
+                type_url: kind.type_url().to_owned(),
+                nonce: nonce.to_string(),
+                removed_resources,
+            };
+            answers.push(Answer { head, resources });
             nonce
         };
         for ((kind, news), is_first) in news.iter_mut().zip(first_of_everything) {
             // A wildcard is answered even when there is nothing, so that the sidecar knows that there is nothing.
             if is_first || !news.new.is_empty() {
-                let mut names = std::mem::take(&mut self.of(*kind).taken_over);
-                names.extend(news.new.iter().map(|resource| resource.name.clone()));
-                let nonce_sent = answer(*kind, std::mem::take(&mut news.new), Vec::new());
-                self.of(*kind).sent(nonce_sent, names);
+                let taken_over = std::mem::take(&mut self.of(*kind).taken_over);
+                let new: Resources = std::mem::take(&mut news.new).into();
+                let told = if taken_over.is_empty() { Arc::clone(&new) } else { taken_over.iter().chain(new.iter()).cloned().collect() };
+                let nonce_sent = answer(*kind, new, Vec::new());
+                self.of(*kind).sent(nonce_sent, told);
             }
         }
         for (kind, news) in news.into_iter().rev() {
             if !news.gone.is_empty() {
-                let nonce_sent = answer(kind, Vec::new(), news.gone);
-                self.of(kind).sent(nonce_sent, Vec::new());
+                let nonce_sent = answer(kind, Resources::default(), news.gone);
+                self.of(kind).sent(nonce_sent, Resources::default());
             }
         }
         self.nonce = nonce;
@@ -191,7 +190,7 @@ impl Session {
         Progress {
             // A sidecar that has not asked for VIPs yet has only just connected.
             acknowledged: self.vips.asked && kinds.iter().all(|(_, subscription)| subscription.is_answered()),
-            resources: kinds.iter().map(|(kind, subscription)| (kind.label(), subscription.told.len())).collect(),
+            resources: Counts { vip: self.vips.told.len(), frontend: self.frontends.told.len(), backend: self.backends.told.len() },
             rejected: kinds.iter().filter_map(|(kind, subscription)| Some((kind.label(), subscription.rejected.clone()?))).collect(),
             frontends: Arc::clone(self.frontends.said.get_or_init(|| self.frontends.held())),
             vips_unacknowledged: Arc::clone(self.vips.said_unacknowledged.get_or_init(|| self.vips.unacknowledged())),
@@ -222,18 +221,21 @@ impl Subscription {
         let is_refused = |name: &str| complaint.is_some_and(|complaint| complaint.contains(&format!("{name}: ")));
         self.refused.retain(|name, _| is_refused(name));
         let later = self.unanswered.split_off(&(nonce + 1));
-        for (told, names) in std::mem::replace(&mut self.unanswered, later).into_values() {
-            for name in names.iter().filter(|name| is_refused(name)) {
-                self.refused.entry(name.clone()).or_insert(told);
+        let answered = std::mem::replace(&mut self.unanswered, later);
+        if complaint.is_some() {
+            for (told, resources) in answered.into_values() {
+                for resource in resources.iter().filter(|resource| is_refused(&resource.name)) {
+                    self.refused.entry(resource.name.clone()).or_insert_with(|| (told, Arc::clone(resource)));
+                }
             }
         }
         Ok(())
     }
 
     /// A response with these resources is on its way.
-    fn sent(&mut self, nonce: u64, names: Vec<String>) {
+    fn sent(&mut self, nonce: u64, resources: Resources) {
         self.nonce_sent = nonce;
-        self.unanswered.insert(nonce, (Instant::now(), names.into()));
+        self.unanswered.insert(nonce, (Instant::now(), resources));
         self.is_changed();
     }
 
@@ -243,22 +245,24 @@ impl Subscription {
         self.said_unacknowledged.take();
     }
 
-    /// What was told and is not acknowledged: of several that have a name the last counts, which was told first, or refused.
+    /// What was told and is not acknowledged: of several of a name the last counts, which was told first, or refused.
     fn unacknowledged(&self) -> ByResponse {
-        let unanswered = self.unanswered.values().rev().filter(|(_, names)| !names.is_empty());
-        let unanswered = unanswered.map(|(told, names)| (Unacknowledged { told: *told, is_refused: false }, Arc::clone(names)));
-        let refused = self.refused.iter().map(|(name, told)| (Unacknowledged { told: *told, is_refused: true }, [name.clone()].into()));
+        let unanswered = self.unanswered.values().rev().filter(|(_, resources)| !resources.is_empty());
+        let unanswered = unanswered.map(|(told, resources)| (Unacknowledged { told: *told, is_refused: false }, Arc::clone(resources)));
+        let refused = self.refused.values();
+        let refused = refused.map(|(told, resource)| (Unacknowledged { told: *told, is_refused: true }, [Arc::clone(resource)].into()));
         unanswered.chain(refused).collect()
     }
 
     /// What was told, and whether it was acknowledged.
     fn held(&self) -> Arc<[Held]> {
         let unacknowledged = self.unacknowledged();
-        let unacknowledged: HashMap<&str, Unacknowledged> =
-            unacknowledged.iter().flat_map(|(state, names)| names.iter().map(|name| (name.as_str(), *state))).collect();
+        let unacknowledged: HashMap<&str, Unacknowledged> = unacknowledged
+            .iter()
+            .flat_map(|(state, resources)| resources.iter().map(|resource| (resource.name.as_str(), *state)))
+            .collect();
         let held = |ByName(resource): &ByName| Held {
-            name: resource.name.clone(),
-            version: resource.version.clone(),
+            resource: Arc::clone(resource),
             unacknowledged: unacknowledged.get(resource.name.as_str()).copied(),
         };
         self.told.iter().map(held).collect()
@@ -272,9 +276,8 @@ impl Subscription {
             if request.resource_names_subscribe.is_empty() {
                 self.follow_all(kind, &mut following);
             }
-            self.due.extend(request.initial_resource_versions.keys().cloned());
             self.is_returning = !request.initial_resource_versions.is_empty();
-            self.held = request.initial_resource_versions.into_iter().collect();
+            self.held = request.initial_resource_versions;
         }
         for name in request.resource_names_unsubscribe {
             self.names.remove(&name);
@@ -322,16 +325,15 @@ impl Subscription {
     /// What differs from what was told; it counts as told from now on.
     fn news(&mut self, kind: Kind, view: &dyn View) -> News {
         let mut news = News::default();
-        let due = std::mem::take(&mut self.due);
-        let held = std::mem::take(&mut self.held);
+        let mut due = std::mem::take(&mut self.due);
+        let mut held = std::mem::take(&mut self.held);
         if std::mem::take(&mut self.is_all_due) {
-            for resource in view.all(kind) {
-                self.tell(resource, &held, &mut news);
-            }
+            held = self.tell_all(view.all(kind), held, &mut news);
         }
+        due.extend(held.keys().cloned());
         for name in due {
             match view.get(kind, &name) {
-                Some(resource) if self.follows(&name) => self.tell(resource, &held, &mut news),
+                Some(resource) if self.follows(&name) => self.tell(resource, held.get(&name), &mut news),
                 // No route refers to it any more. The client's routes of before may, until it has what the new ones need: to take it away
                 // would break requests on their way. It hears no more of it, not even its end, and drops it by itself.
                 None if self.names.contains(&name)
@@ -352,15 +354,43 @@ impl Subscription {
         news
     }
 
-    fn tell(&mut self, resource: &Arc<Resource>, held: &BTreeMap<String, String>, news: &mut News) {
-        let told = self.told.get(resource.name.as_str()).map(|told| &told.0.version).or_else(|| held.get(&resource.name));
-        if told != Some(&resource.version) {
+    /// Tells everything there is, in the order of names. Returns what the sidecar holds from an earlier stream of what is not among it.
+    fn tell_all<'r>(
+        &mut self,
+        all: impl Iterator<Item = &'r Arc<Resource>>,
+        held: BTreeMap<String, String>,
+        news: &mut News,
+    ) -> BTreeMap<String, String> {
+        if self.told.is_empty() && held.is_empty() {
+            // Most streams begin so, with as much as there is: neither is looked up.
+            news.new = all.cloned().collect();
+            self.told = news.new.iter().cloned().map(ByName).collect();
+            self.absent.clear();
+            self.is_changed();
+            return held;
+        }
+        let mut left = BTreeMap::new();
+        let mut held = held.into_iter().peekable();
+        for resource in all {
+            while let Some(other) = held.next_if(|(name, _)| *name < resource.name) {
+                left.extend([other]);
+            }
+            let held = held.next_if(|(name, _)| *name == resource.name).map(|(_, version)| version);
+            self.tell(resource, held.as_ref(), news);
+        }
+        left.extend(held);
+        left
+    }
+
+    /// Tells a resource, or takes note that the sidecar holds this version from before.
+    fn tell(&mut self, resource: &Arc<Resource>, held: Option<&String>, news: &mut News) {
+        let told = self.told.replace(ByName(Arc::clone(resource)));
+        if told.as_ref().map(|told| &told.0.version).or(held) != Some(&resource.version) {
             news.new.push(Arc::clone(resource));
-        } else if !self.told.contains(resource.name.as_str()) && self.everything && self.nonce_sent == 0 {
-            self.taken_over.push(resource.name.clone());
+        } else if told.is_none() && self.everything && self.nonce_sent == 0 {
+            self.taken_over.push(Arc::clone(resource));
         }
         self.absent.remove(&resource.name);
-        self.told.replace(ByName(Arc::clone(resource)));
         self.is_changed();
     }
 }

@@ -6,11 +6,10 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::vec;
 
-use prost::Message as _;
 use prost::bytes::{BufMut, Bytes, BytesMut};
-use proto::encoded::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use prost::{Message as _, encoding};
+use proto::encoded::DeltaDiscoveryRequest;
 use tokio_stream::Stream as _;
 use tonic::body::Body;
 use tonic::codec::{BufferSettings, Streaming};
@@ -20,7 +19,9 @@ use tonic::server::NamedService;
 use tonic::{Request, Status};
 use tonic_prost::ProstDecoder;
 
+use super::session::Answer;
 use super::{Discovery, Responses};
+use crate::registry::Resources;
 
 const METHOD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// Encoded at once.
@@ -74,28 +75,34 @@ struct Encoded {
 /// What is left of a response.
 struct Begun {
     head: BytesMut,
-    resources: vec::IntoIter<Bytes>,
+    resources: Resources,
+    /// So many of them are encoded.
+    encoded: usize,
 }
 
 impl Begun {
-    fn new(mut response: DeltaDiscoveryResponse) -> Result<Self, Status> {
-        let length = u32::try_from(response.encoded_len()).map_err(|_| Status::resource_exhausted("a response of more than 4 GiB"))?;
-        let resources = std::mem::take(&mut response.resources).into_iter();
+    fn new(Answer { head: message, resources }: Answer) -> Result<Self, Status> {
+        let lengths = resources.iter().map(|resource| encoding::bytes::encoded_len(RESOURCES_TAG, &resource.encoded));
+        let length = message.encoded_len() + lengths.sum::<usize>();
+        let length = u32::try_from(length).map_err(|_| Status::resource_exhausted("a response of more than 4 GiB"))?;
         let mut head = BytesMut::new();
         // A message that is not compressed.
         head.put_u8(0);
         head.put_u32(length);
         // The order of fields means nothing.
-        response.encode(&mut head).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Self { head, resources })
+        message.encode(&mut head).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Self { head, resources, encoded: 0 })
     }
 
     /// The next part; empty after the last one.
     fn part(&mut self) -> Bytes {
         let mut part = std::mem::take(&mut self.head);
         while part.len() < PART_BYTES {
-            let Some(resource) = self.resources.next() else { break };
-            prost::encoding::bytes::encode(RESOURCES_TAG, &resource, &mut part);
+            let Some(resource) = self.resources.get(self.encoded) else { break };
+            encoding::encode_key(RESOURCES_TAG, encoding::WireType::LengthDelimited, &mut part);
+            encoding::encode_varint(resource.encoded.len() as u64, &mut part);
+            part.put_slice(&resource.encoded);
+            self.encoded += 1;
         }
         part.freeze()
     }
@@ -140,26 +147,36 @@ impl http_body::Body for Encoded {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use proto::encoded::DeltaDiscoveryResponse;
+
     use super::*;
+    use crate::index::Resource;
 
     #[test]
     fn what_goes_out_in_parts_is_the_message() {
-        let resources = |count: u8, length: usize| (0..count).map(|byte| Bytes::from(vec![byte; length])).collect::<Vec<_>>();
+        let resources = |count: u8, length: usize| {
+            let resource = |byte: u8| Resource { name: String::new(), version: String::new(), encoded: vec![byte; length].into() };
+            (0..count).map(|byte| Arc::new(resource(byte))).collect::<Vec<_>>()
+        };
         for resources in [Vec::new(), resources(3, 10), resources(200, 1000), resources(3, 3 * PART_BYTES), resources(2, 0)] {
-            let response = DeltaDiscoveryResponse {
+            let head = DeltaDiscoveryResponse {
                 system_version_info: "HTTPRoute=7".to_owned(),
-                resources,
+                resources: Vec::new(),
                 type_url: "type.googleapis.com/isthmus.v1.Vip".to_owned(),
                 nonce: "5".to_owned(),
                 removed_resources: vec!["gone".to_owned()],
             };
-            let mut begun = Begun::new(response.clone()).expect("begun");
+            let encoded: Vec<Bytes> = resources.iter().map(|resource| resource.encoded.clone()).collect();
+            let mut begun = Begun::new(Answer { head: head.clone(), resources: resources.into() }).expect("begun");
             let parts: Vec<Bytes> = std::iter::from_fn(|| Some(begun.part()).filter(|part| !part.is_empty())).collect();
-            let largest = response.resources.iter().map(Bytes::len).max().unwrap_or_default();
+            let largest = encoded.iter().map(Bytes::len).max().unwrap_or_default();
             assert!(parts.iter().all(|part| part.len() < PART_BYTES + largest + 100), "a part ends soon after its size");
             let sent = parts.concat();
             let (prefix, message) = sent.split_at(5);
             assert_eq!(prefix, [&[0][..], &u32::try_from(message.len()).expect("a length").to_be_bytes()].concat());
+            let response = DeltaDiscoveryResponse { resources: encoded, ..head };
             assert_eq!(DeltaDiscoveryResponse::decode(message).expect("decodes"), response);
         }
     }

@@ -6,13 +6,11 @@ use prost::Message as _;
 use proto::{encoded, type_url, xds};
 
 use super::*;
-use crate::revision::Revision;
 
 /// Name and version of all that there is.
 #[derive(Default)]
 struct Fixed {
     resources: BTreeMap<Kind, BTreeMap<String, Arc<Resource>>>,
-    revision: Revision,
     /// Names that others see.
     withheld: BTreeSet<String>,
 }
@@ -30,8 +28,8 @@ impl View for Fixed {
         Box::new(self.resources.get(&kind).into_iter().flat_map(BTreeMap::values))
     }
 
-    fn revision(&self) -> &Revision {
-        &self.revision
+    fn revision(&self) -> &str {
+        ""
     }
 }
 
@@ -61,17 +59,17 @@ fn asked(requests: Vec<DeltaDiscoveryRequest>) -> Session {
 fn said(session: &mut Session, view: &Fixed) -> Vec<String> {
     const NAMES: [&str; 7] = ["v", "f", "a", "b", "other", "gone", "c"];
     session.changed(Kind::ALL.into_iter().flat_map(|kind| NAMES.map(|name| (kind, name.to_owned()))).collect());
-    let short = |response: DeltaDiscoveryResponse| {
-        let mut text = response.type_url.rsplit('.').next().unwrap_or_default().to_lowercase();
-        for resource in response.resources {
-            text += &format!(" +{}", xds::Resource::decode(resource).expect("decodes").name);
+    let short = |answer: Answer| {
+        let mut text = answer.head.type_url.rsplit('.').next().unwrap_or_default().to_lowercase();
+        for resource in answer.resources.iter() {
+            text += &format!(" +{}", xds::Resource::decode(resource.encoded.clone()).expect("decodes").name);
         }
-        for name in response.removed_resources {
+        for name in answer.head.removed_resources {
             text += &format!(" -{name}");
         }
         text
     };
-    session.responses(view).into_iter().map(Answer::into_message).map(short).collect()
+    session.responses(view).into_iter().map(short).collect()
 }
 
 #[test]
@@ -139,7 +137,7 @@ fn after_a_reconnect_only_differences_travel() {
 fn progress_waits_for_every_answer_and_keeps_what_was_rejected() {
     let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::BACKEND, &["b"])]);
     let nonces: Vec<String> =
-        session.responses(&view(&[("v", "1")], &[], &[("b", "1")])).into_iter().map(|answer| answer.into_message().nonce).collect();
+        session.responses(&view(&[("v", "1")], &[], &[("b", "1")])).into_iter().map(|answer| answer.head.nonce).collect();
     assert!(!session.progress().acknowledged);
     let answer = |type_url: &str, nonce: &str| DeltaDiscoveryRequest { response_nonce: nonce.to_owned(), ..ask(type_url, &[]) };
     session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
@@ -162,13 +160,13 @@ fn an_unknown_type_or_nonce_ends_the_stream() {
 fn a_frontend_is_held_and_then_acknowledged() {
     let mut session = asked(vec![ask(type_url::VIP, &[]), ask(type_url::FRONTEND, &["f", "g"])]);
     let answers = session.responses(&view(&[("v", "1")], &[("f", "1"), ("g", "1")], &[]));
-    let nonces: Vec<String> = answers.into_iter().map(|answer| answer.into_message().nonce).collect();
+    let nonces: Vec<String> = answers.into_iter().map(|answer| answer.head.nonce).collect();
     let state = |session: &Session| {
         let mut held: Vec<String> = session
             .progress()
             .frontends
             .iter()
-            .map(|held| format!("{} {} {:?}", held.name, held.version, held.unacknowledged.map(|state| state.is_refused)))
+            .map(|held| format!("{} {} {:?}", held.resource.name, held.resource.version, held.unacknowledged.map(|state| state.is_refused)))
             .collect();
         held.sort();
         (held, session.progress().vips_unacknowledged.len())
@@ -180,14 +178,14 @@ fn a_frontend_is_held_and_then_acknowledged() {
     session.request(answer(type_url::VIP, &nonces[1])).expect("taken");
     assert_eq!(state(&session), (vec!["f 1 None".to_owned(), "g 1 None".to_owned()], 0));
     session.changed([(Kind::Frontend, "f".to_owned())].into());
-    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "1")], &[])).remove(0).into_message().nonce;
+    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "1")], &[])).remove(0).head.nonce;
     let error = encoded::Status { code: 3, message: "f: rules: are missing".to_owned() };
     session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::FRONTEND, &nonce) }).expect("taken");
     assert_eq!(state(&session), (vec!["f 2 Some(true)".to_owned(), "g 1 None".to_owned()], 0), "a rejection is no acknowledgement");
     // Whatever it answers, it says what it rejects: others are obeyed, and what is mended is obeyed again.
     let error = encoded::Status { code: 3, message: "f: rules: are missing".to_owned() };
     session.changed([(Kind::Frontend, "g".to_owned())].into());
-    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "2")], &[])).remove(0).into_message().nonce;
+    let nonce = session.responses(&view(&[("v", "1")], &[("f", "2"), ("g", "2")], &[])).remove(0).head.nonce;
     session.request(DeltaDiscoveryRequest { error_detail: Some(error), ..answer(type_url::FRONTEND, &nonce) }).expect("taken");
     assert_eq!(state(&session), (vec!["f 2 Some(true)".to_owned(), "g 2 None".to_owned()], 0));
     session.request(answer(type_url::FRONTEND, &nonce)).expect("taken");
@@ -198,7 +196,7 @@ fn a_frontend_is_held_and_then_acknowledged() {
 fn what_is_taken_over_from_an_earlier_stream_is_acknowledged_by_the_first_answer() {
     let held = [("v".to_owned(), "1".to_owned())].into();
     let mut session = asked(vec![DeltaDiscoveryRequest { initial_resource_versions: held, ..ask(type_url::VIP, &[]) }]);
-    let nonce = session.responses(&view(&[("v", "1")], &[], &[])).remove(0).into_message().nonce;
+    let nonce = session.responses(&view(&[("v", "1")], &[], &[])).remove(0).head.nonce;
     assert_eq!(session.progress().vips_unacknowledged.len(), 1, "it holds it, but may not intercept it");
     session.request(DeltaDiscoveryRequest { response_nonce: nonce, ..ask(type_url::VIP, &[]) }).expect("taken");
     assert!(session.progress().vips_unacknowledged.is_empty() && session.progress().is_returning);
