@@ -3,6 +3,7 @@
 pub mod session;
 mod wire;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,9 @@ impl Discovery {
         follow(&mut member, session.request(first)?);
         // Nobody closes the semaphore; if somebody did, there would be no turns to wait for, and no reason to serve nobody.
         let mut turn = Turn { permit: self.first_states.acquire().await.ok(), ends: Instant::now() + FIRST_STATE_TIMEOUT };
+        // Waited for from the beginning, not anew with each turn.
+        let mut stopped = pin!(self.stop.cancelled());
+        let mut closed = pin!(responses.closed());
         loop {
             let answers = member.look(|view| {
                 // What has changed is taken under the same lock under which it is looked up: neither without the other.
@@ -144,7 +148,7 @@ impl Discovery {
                     tokio::select! {
                         room = responses.reserve() => break room,
                         () = turn.over() => {}
-                        () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
+                        () = stopped.as_mut() => return Err(Status::unavailable("the controller ends")),
                     }
                 };
                 let Ok(room) = room else { return Ok(()) };
@@ -157,8 +161,8 @@ impl Discovery {
             entry.progress(progress);
             tokio::select! {
                 () = turn.over() => {}
-                () = self.stop.cancelled() => return Err(Status::unavailable("the controller ends")),
-                () = responses.closed() => return Ok(()),
+                () = stopped.as_mut() => return Err(Status::unavailable("the controller ends")),
+                () = closed.as_mut() => return Ok(()),
                 message = requests.message() => match message? {
                     Some(request) => follow(&mut member, session.request(request)?),
                     None => return Ok(()),

@@ -1,5 +1,6 @@
 //! Lists and watches the kinds that are served.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, ListParams};
+use kube::core::DynamicResourceScope;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_kind};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use routing::api::{Object, ObjectKey, ObjectKind};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
@@ -56,6 +60,68 @@ pub(super) async fn all(
     join_all(kinds).await;
 }
 
+/// An object as the API server writes it, and what of its metadata a watch needs: to read each field into a type and out of it again would cost as much
+/// as all that follows.
+#[derive(Clone, Debug)]
+struct Written {
+    metadata: ObjectMeta,
+    value: Value,
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::Object(Map::deserialize(deserializer)?);
+        let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
+        let [name, namespace, resource_version] = ["name", "namespace", "resourceVersion"].map(text);
+        Ok(Self { metadata: ObjectMeta { name, namespace, resource_version, ..ObjectMeta::default() }, value })
+    }
+}
+
+impl Resource for Written {
+    type DynamicType = ApiResource;
+    type Scope = DynamicResourceScope;
+
+    fn kind(resource: &ApiResource) -> Cow<'_, str> {
+        (&resource.kind).into()
+    }
+
+    fn group(resource: &ApiResource) -> Cow<'_, str> {
+        (&resource.group).into()
+    }
+
+    fn version(resource: &ApiResource) -> Cow<'_, str> {
+        (&resource.version).into()
+    }
+
+    fn plural(resource: &ApiResource) -> Cow<'_, str> {
+        (&resource.plural).into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+impl Written {
+    /// As it would be written in a file, without what is never read.
+    fn into_value(mut self, resource: &ApiResource) -> Value {
+        if let Some(metadata) = self.value["metadata"].as_object_mut() {
+            metadata.retain(|field, _| !matches!(field.as_str(), "managedFields" | "annotations"));
+        }
+        self.value["apiVersion"] = json!(resource.api_version);
+        self.value["kind"] = json!(resource.kind);
+        if resource.plural == "configmaps" {
+            let entry = self.value["data"].get_mut(CONFIG_MAP_ENTRY).map(Value::take);
+            self.value["data"] = entry.map_or_else(|| json!({}), |entry| json!({CONFIG_MAP_ENTRY: entry}));
+        }
+        self.value
+    }
+}
+
 struct Watch {
     client: Client,
     followed: &'static Followed,
@@ -89,7 +155,7 @@ impl Watch {
     /// Until nobody listens.
     async fn follow(&self, resource: &ApiResource) {
         let plural = self.followed.plural;
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+        let api: Api<Written> = Api::all_with(self.client.clone(), resource);
         let mut events = pin!(watch_kind(api.clone(), watcher::Config::default().page_size(self.page())).default_backoff());
         let mut listed = BTreeSet::new();
         let mut version = 0;
@@ -145,14 +211,11 @@ impl Watch {
         if self.followed.kind == ObjectKind::ConfigMap { CONFIG_MAPS_PAGE } else { PAGE }
     }
 
-    fn applied(&self, object: DynamicObject, resource: &ApiResource) -> Option<(ObjectKey, Change)> {
+    fn applied(&self, object: Written, resource: &ApiResource) -> Option<(ObjectKey, Change)> {
         let plural = self.followed.plural;
         let key = key(self.followed.kind, &object);
         let version = number(object.metadata.resource_version.as_deref());
-        let value = match written(object, resource) {
-            Ok(value) => value,
-            Err(error) => return Some((key.clone(), Change::Broken { plural, version, key, error: error.to_string() })),
-        };
+        let value = object.into_value(resource);
         let change = match Object::decode(&value) {
             Ok(Some(object)) => {
                 let held = self.followed.kind.has_status().then(|| HeldStatus::of(value, resource));
@@ -186,21 +249,7 @@ impl Watch {
     }
 }
 
-/// The object as it would be written in a file, without what is never read.
-fn written(mut object: DynamicObject, resource: &ApiResource) -> serde_json::Result<Value> {
-    object.metadata.managed_fields = None;
-    object.metadata.annotations = None;
-    let mut value = serde_json::to_value(object)?;
-    value["apiVersion"] = json!(resource.api_version);
-    value["kind"] = json!(resource.kind);
-    if resource.plural == "configmaps" {
-        let entry = value["data"][CONFIG_MAP_ENTRY].take();
-        value["data"] = if entry.is_null() { json!({}) } else { json!({CONFIG_MAP_ENTRY: entry}) };
-    }
-    Ok(value)
-}
-
-fn key(kind: ObjectKind, object: &DynamicObject) -> ObjectKey {
+fn key(kind: ObjectKind, object: &Written) -> ObjectKey {
     ObjectKey { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
 }
 

@@ -76,7 +76,8 @@ impl Server {
         let name = format!("{}/{}", object["metadata"]["namespace"], object["metadata"]["name"]);
         let all = objects.by_plural.entry(plural.to_owned()).or_default();
         let kind = if all.contains_key(&name) { "MODIFIED" } else { "ADDED" };
-        let change = format!("{}\n", json!({"type": kind, "object": object}));
+        // What it is comes first, as an API server writes it: who reads it need not keep the object until then.
+        let change = format!("{{\"type\":{},\"object\":{object}}}\n", json!(kind));
         all.insert(name, object);
         // Nobody watches yet, at first.
         let _ = self.changes.send((plural.to_owned(), change.into()));
