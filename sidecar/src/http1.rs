@@ -49,3 +49,6 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     let says = |option: &[u8]| crate::http::head::names(headers, ::http::header::CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
     !says(b"close") && (version == Version::HTTP_11 || says(b"keep-alive"))
 }
+
+#[cfg(test)]
+mod tests;

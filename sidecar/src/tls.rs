@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::pipe::Socket;
 use crate::pool::Transport;
 
 /// What a policy comes to: sessions are resumed within it and never across policies.
@@ -168,6 +169,15 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     /// In TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket for Stream {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

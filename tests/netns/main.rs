@@ -7,6 +7,7 @@ mod auth;
 mod backend_tls;
 mod backends;
 mod balancing;
+mod bodies;
 mod broken;
 mod bytes;
 mod change;

@@ -361,11 +361,10 @@ impl Subscription {
         held: BTreeMap<String, String>,
         news: &mut News,
     ) -> BTreeMap<String, String> {
-        if self.told.is_empty() && held.is_empty() {
-            // Most streams begin so, with as much as there is: neither is looked up.
+        if self.told.is_empty() && self.absent.is_empty() && held.is_empty() {
+            // Most streams begin so, with as much as there is: nothing is looked up.
             news.new = all.cloned().collect();
             self.told = news.new.iter().cloned().map(ByName).collect();
-            self.absent.clear();
             self.is_changed();
             return held;
         }

@@ -16,6 +16,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, Sleep};
 
 use super::meter::{InFlight, Meter, Metered};
+use crate::pipe::{Part, PipedBody, Way};
 use crate::{http1, http2};
 
 /// A request's body is kept up to this, so that it can be sent again.
@@ -99,15 +100,21 @@ pub(crate) type ClientBody = PeerBody<http1::server::Body<Metered>>;
 /// The body of an endpoint's answer.
 pub(crate) type EndpointBody = PeerBody<http1::client::Body>;
 
-impl<B: Body<Data = Bytes, Error = http1::Error> + Unpin> Body for PeerBody<B> {
+impl<B: PipedBody<Error = http1::Error> + Unpin> PipedBody for PeerBody<B> {
+    fn poll_part(self: Pin<&mut Self>, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_part(way, context).map_err(Into::into),
+            Self::Http2(body) => Pin::new(body).poll_frame(context).map_ok(Part::Frame).map_err(Into::into),
+        }
+    }
+}
+
+impl<B: PipedBody<Error = http1::Error> + Unpin> Body for PeerBody<B> {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Http1(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-            Self::Http2(body) => Pin::new(body).poll_frame(context).map_err(Into::into),
-        }
+        self.poll_part(&mut Way::default(), context).map_ok(Part::into_frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -274,7 +281,7 @@ impl Replayable {
                     break;
                 }
             }
-            std::future::poll_fn(|context| self.0.borrow_mut().poll(context)).await.transpose()?;
+            std::future::poll_fn(|context| self.0.borrow_mut().poll(&mut Way::default(), context)).await.transpose()?;
         }
         let mut source = self.0.borrow_mut();
         source.is_held = false;
@@ -377,15 +384,12 @@ impl Drop for Copied {
     }
 }
 
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl PipedBody for Outgoing {
+    fn poll_part(self: Pin<&mut Self>, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, BodyError>>> {
         let attempt = match self.get_mut() {
             Self::Replayed(attempt) => attempt,
-            Self::Copied(copied) => return copied.borrow_mut().poll(context),
-            Self::Own(full) => return Pin::new(full).poll_frame(context).map_err(|never| match never {}),
+            Self::Copied(copied) => return copied.borrow_mut().poll(context).map_ok(Part::Frame),
+            Self::Own(full) => return Pin::new(full).poll_part(way, context).map_err(|never| match never {}),
         };
         let mut source = attempt.source.borrow_mut();
         if source.attempt != attempt.attempt {
@@ -393,11 +397,20 @@ impl Body for Outgoing {
         }
         if let Some(kept) = source.kept.get(attempt.next) {
             attempt.next += 1;
-            return Poll::Ready(Some(Ok(kept.frame())));
+            return Poll::Ready(Some(Ok(Part::Frame(kept.frame()))));
         }
-        let polled = source.poll(context);
+        let polled = source.poll(way, context);
         attempt.next = source.kept.len();
         polled
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_part(&mut Way::default(), context).map_ok(Part::into_frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -421,19 +434,27 @@ impl Body for Outgoing {
 }
 
 impl Source {
-    /// The next frame from the client.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    /// The next part from the client.
+    fn poll(&mut self, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, BodyError>>> {
         if self.broken.is_some() {
             return Poll::Ready(Some(Err(BodyError::Broken)));
         }
-        match Pin::new(&mut self.incoming).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                self.keep(&frame);
+        // What is kept has to be seen.
+        let mut in_memory = Way::default();
+        let way = if self.is_kept() { &mut in_memory } else { way };
+        match Pin::new(&mut self.incoming).poll_part(way, context) {
+            Poll::Ready(Some(Ok(part))) => {
+                self.has_begun = true;
+                self.moved = Instant::now();
+                self.idle.happened();
+                if let Part::Frame(frame) = &part {
+                    self.keep(frame);
+                }
                 if self.incoming.is_end_stream() {
                     // Whoever knows the length does not ask again.
                     self.end();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(part)))
             }
             Poll::Ready(Some(Err(error))) => {
                 self.break_off(Broken::Aborted);
@@ -469,11 +490,13 @@ impl Source {
         self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
     }
 
+    /// Whether what comes is kept, or copied.
+    fn is_kept(&self) -> bool {
+        !(self.is_lost && self.copies.is_empty())
+    }
+
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        self.has_begun = true;
-        self.moved = Instant::now();
-        self.idle.happened();
-        if self.is_lost && self.copies.is_empty() {
+        if !self.is_kept() {
             return;
         }
         let kept = match (frame.data_ref(), frame.trailers_ref()) {

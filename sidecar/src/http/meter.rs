@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::config::Limits;
+use crate::pipe::Socket;
 use crate::telemetry::ConnectionKind;
 
 /// Bytes and requests of one connection. The stream, the requests on it and its time limits share it; one thread uses it.
@@ -82,7 +83,8 @@ impl Meter {
         }
     }
 
-    fn written(&self) {
+    /// Bytes have come within a message, or gone.
+    fn moved(&self) {
         self.moved_ms.store(self.now_ms(), Relaxed);
     }
 
@@ -136,6 +138,16 @@ impl Metered {
     }
 }
 
+impl Socket for Metered {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(&self.stream)
+    }
+
+    fn passed(&self) {
+        self.meter.moved();
+    }
+}
+
 impl AsyncRead for Metered {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
@@ -151,7 +163,7 @@ impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, buffer);
         if polled.is_ready() {
-            self.meter.written();
+            self.meter.moved();
         }
         polled
     }
@@ -167,7 +179,7 @@ impl AsyncWrite for Metered {
     fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
         if polled.is_ready() {
-            self.meter.written();
+            self.meter.moved();
         }
         polled
     }

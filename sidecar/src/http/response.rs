@@ -16,6 +16,7 @@ use super::body::{BodyError, EndpointBody, Idle};
 use super::head;
 use super::meter::InFlight;
 use crate::endpoint::{EndpointState, Outcome};
+use crate::pipe::{Part, PipedBody, Way};
 use crate::pool::Lease;
 use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveEndpoint};
@@ -126,17 +127,18 @@ impl Streamed {
     }
 }
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+impl PipedBody for ResponseBody {
+    fn poll_part(self: Pin<&mut Self>, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, BodyError>>> {
         let streamed = match self.get_mut() {
-            Self::Own(full, _) => return Pin::new(full).poll_frame(context).map_err(|never| match never {}),
+            Self::Own(full, _) => return Pin::new(full).poll_part(way, context).map_err(|never| match never {}),
             Self::Streamed(streamed) => streamed,
             Self::Switched => return Poll::Ready(None),
         };
-        let polled = Pin::new(&mut streamed.incoming).poll_frame(context);
+        let polled = Pin::new(&mut streamed.incoming).poll_part(way, context);
+        if let Poll::Ready(Some(Ok(Part::Piped(length)))) = &polled {
+            // On its way, whatever becomes of the rest.
+            streamed.guards.record.told().bytes_sent += *length as u64;
+        }
         if let Some((sleep, reason)) = &mut streamed.deadline
             && !matches!(polled, Poll::Ready(None))
             && sleep.as_mut().poll(context).is_ready()
@@ -150,16 +152,18 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(BodyError::Deadline)));
         }
         match polled {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(part))) => {
                 streamed.idle.happened();
-                if let (Some(trailers), Some(used)) = (frame.trailers_ref(), &mut streamed.used) {
-                    used.judge(head::outcome_of_trailers(trailers));
+                if let Part::Frame(frame) = &part {
+                    if let (Some(trailers), Some(used)) = (frame.trailers_ref(), &mut streamed.used) {
+                        used.judge(head::outcome_of_trailers(trailers));
+                    }
+                    streamed.guards.record.told().bytes_sent += frame.data_ref().map_or(0, Bytes::len) as u64;
                 }
-                streamed.guards.record.told().bytes_sent += frame.data_ref().map_or(0, Bytes::len) as u64;
                 if streamed.incoming.is_end_stream() {
                     streamed.end();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(part)))
             }
             Poll::Ready(Some(Err(error))) => {
                 streamed.break_off(Reason::EndpointReset);
@@ -177,6 +181,15 @@ impl Body for ResponseBody {
                 expired.map(|()| Some(Err(BodyError::Idle)))
             }
         }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.poll_part(&mut Way::default(), context).map_ok(Part::into_frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -21,6 +21,7 @@ use super::{Error, keeps_alive};
 use crate::connect::Place;
 use crate::detect::Rewound;
 use crate::http::body::Outgoing;
+use crate::pipe::{Part, PipedBody, Way};
 use crate::tls::Stream;
 
 /// Largest head of a response.
@@ -186,8 +187,12 @@ impl Exchange {
         loop {
             let mut waits_for_body = false;
             while let Some(body) = self.upload.as_mut().filter(|_| self.writer.has_room()) {
-                match Pin::new(body).poll_frame(context) {
-                    Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                let mut way = self.writer.lend(stream);
+                let polled = Pin::new(body).poll_part(&mut way, context);
+                self.writer.take_back(way);
+                match polled {
+                    Poll::Ready(Some(Ok(Part::Piped(length)))) => self.writer.piped(length)?,
+                    Poll::Ready(Some(Ok(Part::Frame(frame)))) => match frame.into_data() {
                         Ok(data) => self.writer.data(data)?,
                         Err(frame) => {
                             self.writer.end(frame.trailers_ref())?;
@@ -259,9 +264,9 @@ impl Exchange {
         Ok(response)
     }
 
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_part(&mut self, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
         match &mut self.stream {
-            Some(stream) => self.reader.poll_frame(stream, context),
+            Some(stream) => self.reader.poll_part(stream, way, context),
             None => Poll::Ready(None),
         }
     }
@@ -289,16 +294,13 @@ fn parse(head: &Bytes) -> Result<Response<()>, Error> {
     Ok(response)
 }
 
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+impl PipedBody for Body {
+    fn poll_part(self: Pin<&mut Self>, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
         let body = self.get_mut();
         let Some(exchange) = &body.0 else { return Poll::Ready(None) };
         let (polled, has_ended) = {
             let mut exchange = exchange.borrow_mut();
-            let polled = ready!(exchange.poll_frame(context));
+            let polled = ready!(exchange.poll_part(way, context));
             let has_ended = exchange.reader.has_ended() || !matches!(polled, Some(Ok(_)));
             (polled, has_ended)
         };
@@ -306,6 +308,15 @@ impl http_body::Body for Body {
             body.0 = None;
         }
         Poll::Ready(polled)
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_part(&mut Way::default(), context).map_ok(Part::into_frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -15,6 +15,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Error;
 use crate::http::head;
+use crate::pipe::{Filled, Part, Socket, Way};
 
 /// What comes first is read into memory that all connections of a thread share.
 const SHARED_BYTES: usize = 16 * 1024;
@@ -147,6 +148,38 @@ impl Reader {
                 _ => return,
             }
         }
+    }
+
+    /// The next part of the body, in a pipe where that is open to it; none at its end.
+    pub(super) fn poll_part<S: Socket + AsyncRead>(
+        &mut self,
+        stream: &mut S,
+        way: &mut Way,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Part, Error>>> {
+        if let (State::Exact(left @ 1..), true, Some(socket)) = (self.state, self.buffered.is_empty(), stream.plain())
+            && let Some(pipe) = way.pipe(left)
+        {
+            let filled = SHARED.with_borrow_mut(|shared| {
+                let length = usize::try_from(left).unwrap_or(usize::MAX).min(shared.len());
+                let beside = shared.get_mut(..length).unwrap_or_default();
+                let filled = ready!(pipe.poll_fill(socket, left, beside, context));
+                if let Ok(Filled::Beside(length)) = filled {
+                    self.buffered = BytesMut::from(beside.get(..length).unwrap_or_default());
+                }
+                Poll::Ready(filled)
+            });
+            let filled = ready!(filled)?;
+            stream.passed();
+            if let Filled::Pipe(length) = filled {
+                self.state = State::Exact(left.saturating_sub(length as u64));
+                return Poll::Ready(Some(Ok(Part::Piped(length))));
+            }
+            if self.buffered.is_empty() {
+                return Poll::Ready(Some(Err(Error::Incomplete)));
+            }
+        }
+        self.poll_frame(stream, context).map_ok(Part::Frame)
     }
 
     /// The next part of the body; none at its end.

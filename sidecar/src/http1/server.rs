@@ -21,6 +21,7 @@ use super::write::{Connection, Encoding, Writer};
 use super::{Error, keeps_alive};
 use crate::detect::Rewound;
 use crate::http::head;
+use crate::pipe::{Part, PipedBody, Socket, Way};
 use crate::reason::Reason;
 
 /// Largest head of a request.
@@ -109,8 +110,8 @@ pub(crate) async fn serve<S, B, F>(
     mut answer: impl FnMut(Result<(Request<Body<S>>, Switch<S>), Reason>) -> F,
 ) -> Result<(), Error>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    S: Socket + AsyncRead + AsyncWrite,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
 {
     let served = Served(Rc::new(RefCell::new(Exchange::new(stream, begun))));
@@ -161,16 +162,19 @@ where
 /// The response's body on its way. While it is asked for more, nothing is borrowed: its end may end the request's body, too.
 fn poll_response<S, B>(exchange: &RefCell<Exchange<S>>, asked: &Asked, body: &mut B, context: &mut Context<'_>) -> Poll<Result<(), Error>>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    S: Socket + AsyncRead + AsyncWrite,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
 {
     loop {
         let mut waits_for_body = false;
         while exchange.borrow().writer.wants_more() {
-            let polled = Pin::new(&mut *body).poll_frame(context);
+            let mut way = exchange.borrow_mut().lend();
+            let polled = Pin::new(&mut *body).poll_part(&mut way, context);
             let Exchange { writer, stream, .. } = &mut *exchange.borrow_mut();
+            writer.take_back(way);
             match polled {
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Poll::Ready(Some(Ok(Part::Piped(length)))) => writer.piped(length)?,
+                Poll::Ready(Some(Ok(Part::Frame(frame)))) => match frame.into_data() {
                     Ok(data) => writer.data(data)?,
                     Err(frame) => writer.end(frame.trailers_ref().filter(|_| asked.wants_trailers))?,
                 },
@@ -203,7 +207,7 @@ where
 }
 
 /// Ends a connection: what the client is still sending must not cost it the answer, which a reset would.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(exchange: &RefCell<Exchange<S>>, is_refused: bool) -> Result<(), Error> {
+async fn close<S: Socket + AsyncRead + AsyncWrite>(exchange: &RefCell<Exchange<S>>, is_refused: bool) -> Result<(), Error> {
     let is_sending = {
         let exchange = exchange.borrow();
         is_refused || exchange.is_broken || !exchange.reader.is_idle()
@@ -237,7 +241,7 @@ impl Asked {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
+impl<S: Socket + AsyncRead + AsyncWrite> Exchange<S> {
     fn new(stream: S, begun: Bytes) -> Self {
         Self {
             stream: Some(stream),
@@ -308,10 +312,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         }
     }
 
+    /// The way for the next part of a response.
+    fn lend(&mut self) -> Way {
+        self.stream.as_ref().map(|stream| self.writer.lend(stream)).unwrap_or_default()
+    }
+
     /// The next part of the request's body, for whoever reads it.
-    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_body(&mut self, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Some(Err(Error::Incomplete))) };
-        let polled = self.reader.poll_frame(stream, context);
+        let polled = self.reader.poll_part(stream, way, context);
         if polled.is_ready() {
             // Who sends without waiting has no need to be told to.
             self.expectation = Expectation::Nothing;
@@ -456,23 +465,12 @@ impl<S> Drop for Body<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> http_body::Body for Body<S> {
+impl<S: Socket + AsyncRead + AsyncWrite> http_body::Body for Body<S> {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let body = self.get_mut();
-        let Some(exchange) = &body.0 else { return Poll::Ready(None) };
-        let (polled, is_over) = {
-            let exchange = &mut *exchange.borrow_mut();
-            let polled = ready!(exchange.poll_body(context));
-            exchange.is_broken |= matches!(polled, Some(Err(_)));
-            (polled, exchange.is_broken || exchange.reader.has_ended())
-        };
-        if is_over {
-            body.let_go();
-        }
-        Poll::Ready(polled)
+        self.poll_part(&mut Way::default(), context).map_ok(Part::into_frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -481,6 +479,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> http_body::Body for Body<S> {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |exchange| exchange.borrow().reader.size_hint())
+    }
+}
+
+impl<S: Socket + AsyncRead + AsyncWrite> PipedBody for Body<S> {
+    fn poll_part(self: Pin<&mut Self>, way: &mut Way, context: &mut Context<'_>) -> Poll<Option<Result<Part, Error>>> {
+        let body = self.get_mut();
+        let Some(exchange) = &body.0 else { return Poll::Ready(None) };
+        let (polled, is_over) = {
+            let exchange = &mut *exchange.borrow_mut();
+            let polled = ready!(exchange.poll_body(way, context));
+            exchange.is_broken |= matches!(polled, Some(Err(_)));
+            (polled, exchange.is_broken || exchange.reader.has_ended())
+        };
+        if is_over {
+            body.let_go();
+        }
+        Poll::Ready(polled)
     }
 }
 

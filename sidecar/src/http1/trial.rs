@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::read::Reader;
 use super::{Error, Framing, server};
+use crate::detect::Rewound;
 
 /// What came of bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -80,7 +81,7 @@ pub fn body(framing: Framing, pieces: &[&[u8]]) -> Read {
 /// # Errors
 /// The client broke off.
 pub async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut seen: impl FnMut(Parts, Option<u64>)) -> Result<(), Error> {
-    server::serve(stream, Bytes::new(), &Cell::new(false), |request| {
+    server::serve(Rewound::new(Bytes::new(), stream), Bytes::new(), &Cell::new(false), |request| {
         let (body, status) = match request {
             Ok((request, _)) => {
                 let (parts, body) = request.into_parts();

@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::Error;
 use crate::http::head;
+use crate::pipe::{Socket, Way};
 
 /// More is not copied together.
 const SMALL_BYTES: usize = 8 * 1024;
@@ -50,8 +51,10 @@ pub(super) struct Writer {
     small: BytesMut,
     /// then this,
     large: Bytes,
-    /// and this.
+    /// and this,
     after: &'static [u8],
+    /// and what is on this: only while there is nothing of the others.
+    way: Way,
     encoding: Encoding,
     has_ended: bool,
     /// The stream has taken bytes that it may not have sent: TLS keeps some.
@@ -66,6 +69,7 @@ impl Default for Writer {
             small: BytesMut::new(),
             large: Bytes::new(),
             after: b"",
+            way: Way::default(),
             encoding: Encoding::Exact(0),
             has_ended: true,
             needs_flush: false,
@@ -155,7 +159,32 @@ impl Writer {
 
     /// Whether another part of the body can be taken now.
     pub(super) fn has_room(&self) -> bool {
-        self.large.is_empty() && self.after.is_empty() && self.small.len() < SMALL_BYTES
+        self.large.is_empty() && self.after.is_empty() && self.way.is_empty() && self.small.len() < SMALL_BYTES
+    }
+
+    /// The way for the next part of the body, to be given back with what comes of it. Only called while there is room.
+    pub(super) fn lend(&mut self, stream: &impl Socket) -> Way {
+        let is_next = self.small.is_empty() && !self.needs_flush;
+        self.way.open(is_next && matches!(self.encoding, Encoding::Exact(_)) && stream.plain().is_some());
+        std::mem::take(&mut self.way)
+    }
+
+    /// Takes back what was lent.
+    pub(super) fn take_back(&mut self, way: Way) {
+        self.way = way;
+    }
+
+    /// So much of the body is on the way that was taken back.
+    pub(super) fn piped(&mut self, length: usize) -> Result<(), Error> {
+        self.count(length)
+    }
+
+    /// So much more is given of a body whose length is told.
+    fn count(&mut self, length: usize) -> Result<(), Error> {
+        if let Encoding::Exact(left) = &mut self.encoding {
+            *left = left.checked_sub(length as u64).ok_or(Error::Malformed("the body is longer than its Content-Length"))?;
+        }
+        Ok(())
     }
 
     /// Whether the message has been given to its end.
@@ -178,17 +207,14 @@ impl Writer {
         if data.is_empty() {
             return Ok(());
         }
-        let after: &'static [u8] = match &mut self.encoding {
-            Encoding::Exact(left) => {
-                *left = left.checked_sub(data.len() as u64).ok_or(Error::Malformed("the body is longer than its Content-Length"))?;
-                b""
-            }
+        self.count(data.len())?;
+        let after: &'static [u8] = match self.encoding {
             Encoding::Chunked => {
                 // Writing to memory cannot fail.
                 let _ = write!(self.small, "{:x}\r\n", data.len());
                 b"\r\n"
             }
-            Encoding::UntilEnd => b"",
+            Encoding::Exact(_) | Encoding::UntilEnd => b"",
         };
         if self.small.len() + data.len() <= SMALL_BYTES {
             self.raw(&data);
@@ -202,6 +228,7 @@ impl Writer {
     /// The body's end. Only called while there is room.
     pub(super) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Error> {
         self.has_ended = true;
+        self.way = Way::default();
         match self.encoding {
             Encoding::Exact(0) | Encoding::UntilEnd => Ok(()),
             Encoding::Exact(_) => Err(Error::Malformed("the body is shorter than its Content-Length")),
@@ -219,7 +246,7 @@ impl Writer {
     }
 
     /// Writes until nothing is left, neither here nor in the stream.
-    pub(super) fn poll_flush<S: AsyncWrite + Unpin>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_flush<S: Socket + AsyncWrite>(&mut self, stream: &mut S, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !(self.small.is_empty() && self.large.is_empty() && self.after.is_empty()) {
             let polled = if self.large.is_empty() && self.after.is_empty() {
                 Pin::new(&mut *stream).poll_write(context, &self.small)
@@ -245,6 +272,7 @@ impl Writer {
                 (self.small, self.large) = Default::default();
             }
         }
+        ready!(self.way.poll_drain(stream, context))?;
         if self.needs_flush {
             ready!(Pin::new(stream).poll_flush(context))?;
             self.needs_flush = false;
@@ -310,6 +338,9 @@ mod tests {
     struct Keeping {
         flushes: usize,
     }
+
+    impl Socket for Vec<u8> {}
+    impl Socket for Keeping {}
 
     impl AsyncWrite for Keeping {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

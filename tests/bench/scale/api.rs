@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -64,6 +65,8 @@ impl Server {
         std::fs::write(&path, kubeconfig.to_string())?;
         let router = Router::new().fallback(answer).with_state(server.clone());
         // Ends with the bench.
+        // A real one does not hold events back until the last ones are acknowledged either; where this cannot be had they come later, no more.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         tokio::spawn(axum::serve(listener, router).into_future());
         Ok((server, path))
     }
