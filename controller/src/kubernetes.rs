@@ -44,8 +44,8 @@ use watch::Change;
 const CHANGES_MAX: usize = 1024;
 /// A call to the API server that nobody waits for in a hurry is over by then, or tried again.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The index is brought up to date at most this often.
-const FLUSH_EVERY: Duration = Duration::from_millis(10);
+/// The index is brought up to date at most this often: under a stream of changes, several go out at once.
+const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
 /// The name under which we act: field manager, holder of the lease, reporter of events.
 pub const MANAGER: &str = "isthmus-controller";
