@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 const BYTES_MAX: usize = 256 * 1024;
 /// Pipes at once; the kernel grants a user 64 MiB of them (`pipe-user-pages-soft`).
 const PIPES_MAX: usize = 128;
-/// A body of which less is left goes through memory: opening a pipe costs as much as copying this.
+/// A body of which less is left goes through memory, unless it has a pipe already: to open one for so little would not pay.
 const BODY_BYTES_MIN: u64 = 64 * 1024;
 
 static PIPES: AtomicUsize = AtomicUsize::new(0);

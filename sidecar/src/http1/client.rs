@@ -191,7 +191,7 @@ impl Exchange {
                 let polled = Pin::new(body).poll_part(&mut way, context);
                 self.writer.take_back(way);
                 match polled {
-                    Poll::Ready(Some(Ok(Part::Piped(length)))) => self.writer.piped(length)?,
+                    Poll::Ready(Some(Ok(Part::Piped(length)))) => self.writer.count(length)?,
                     Poll::Ready(Some(Ok(Part::Frame(frame)))) => match frame.into_data() {
                         Ok(data) => self.writer.data(data)?,
                         Err(frame) => {

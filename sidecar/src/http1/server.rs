@@ -173,7 +173,7 @@ where
             let Exchange { writer, stream, .. } = &mut *exchange.borrow_mut();
             writer.take_back(way);
             match polled {
-                Poll::Ready(Some(Ok(Part::Piped(length)))) => writer.piped(length)?,
+                Poll::Ready(Some(Ok(Part::Piped(length)))) => writer.count(length)?,
                 Poll::Ready(Some(Ok(Part::Frame(frame)))) => match frame.into_data() {
                     Ok(data) => writer.data(data)?,
                     Err(frame) => writer.end(frame.trailers_ref().filter(|_| asked.wants_trailers))?,

@@ -49,7 +49,7 @@ async fn hand_on(reader: &mut Reader, from: &mut TcpStream, to: &mut TcpStream, 
                 match polled {
                     Poll::Ready(Some(Ok(Part::Piped(length)))) => {
                         went.piped += length;
-                        writer.piped(length)?;
+                        writer.count(length)?;
                     }
                     Poll::Ready(Some(Ok(Part::Frame(frame)))) => {
                         let data = frame.into_data().expect("a body without trailers");

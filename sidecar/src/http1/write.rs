@@ -174,13 +174,8 @@ impl Writer {
         self.way = way;
     }
 
-    /// So much of the body is on the way that was taken back.
-    pub(super) fn piped(&mut self, length: usize) -> Result<(), Error> {
-        self.count(length)
-    }
-
-    /// So much more is given of a body whose length is told.
-    fn count(&mut self, length: usize) -> Result<(), Error> {
+    /// Counts so much more of the body: what is on the way that was taken back, or is given as data.
+    pub(super) fn count(&mut self, length: usize) -> Result<(), Error> {
         if let Encoding::Exact(left) = &mut self.encoding {
             *left = left.checked_sub(length as u64).ok_or(Error::Malformed("the body is longer than its Content-Length"))?;
         }
