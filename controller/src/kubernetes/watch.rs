@@ -60,8 +60,7 @@ pub(super) async fn all(
     join_all(kinds).await;
 }
 
-/// An object as the API server writes it, and what of its metadata a watch needs: to read each field into a type and out of it again would cost as much
-/// as all that follows.
+/// An object as the API server writes it, and what of its metadata a watch needs: each field is read once, not into a type and out of it again.
 #[derive(Clone, Debug)]
 struct Written {
     metadata: ObjectMeta,
