@@ -197,7 +197,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::pipe::PIPES_OF_A_TEST;
+    use crate::pipe::pipes_of_a_test;
 
     /// Two ends of a connection.
     async fn pair() -> (TcpStream, TcpStream) {
@@ -252,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_in_bulk_arrives_as_it_was_with_a_pipe_and_without() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         both_arrive().await;
         let all: Vec<Pipe> = std::iter::from_fn(Pipe::open).collect();
         assert!(!all.is_empty(), "there are pipes, and not without end");
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_direction_that_ended_leaves_the_other_one_open() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         let (mut client, mut server, copied) = between().await;
         let bulk = vec![7; 2_000_000];
         let (received, ()) = tokio::join!(
@@ -284,7 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_after_urgent_data_in_bulk_arrives() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         let (mut client, server, copied) = between().await;
         let sent = async {
             for _ in 0..5 {
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_in_the_middle_of_bulk_is_a_reset_for_the_other_side() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         let (mut client, mut server, copied) = between().await;
         let bulk = vec![7; 2_000_000];
         let (sent, ()) = tokio::join!(

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what goes by a pipe is what would have gone through memory, in the same order; where there is no pipe, all goes through memory.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::pin::Pin;
@@ -28,6 +29,12 @@ const PIPES_MAX: usize = 128;
 const BODY_BYTES_MIN: u64 = 64 * 1024;
 
 static PIPES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// Left by the last body, for the next one. No more than one: what is open counts for the user, and a node has many sidecars.
+    static IDLE: Cell<Option<Pipe>> = const { Cell::new(None) };
+}
+
 /// This process may not splice: a seccomp profile forbids it.
 static IS_FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
@@ -63,6 +70,9 @@ impl Pipe {
     pub(crate) fn open() -> Option<Self> {
         if IS_FORBIDDEN.load(Ordering::Relaxed) {
             return None;
+        }
+        if let Some(idle) = IDLE.take() {
+            return Some(idle);
         }
         let place = Place::take()?;
         let (outlet, inlet) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
@@ -233,6 +243,15 @@ impl Way {
     }
 }
 
+impl Drop for Way {
+    fn drop(&mut self) {
+        if let Some(pipe) = self.pipe.take().filter(|pipe| pipe.held_bytes == 0) {
+            // A thread that ends keeps none.
+            let _ = IDLE.try_with(|idle| idle.set(Some(pipe)));
+        }
+    }
+}
+
 /// Whether splice(2) will never be done here, whatever the bytes.
 fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw).is_some_and(|error| matches!(error, Errno::EPERM | Errno::ENOSYS | Errno::EINVAL))
@@ -249,7 +268,21 @@ fn splice(from: impl AsFd, to: impl AsFd, bytes_max: usize) -> io::Result<usize>
 
 /// Whoever opens pipes in a test holds this: there are only so many in a process, and one test takes them all.
 #[cfg(test)]
-pub(crate) static PIPES_OF_A_TEST: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+pub(crate) struct PipesOfATest(#[expect(dead_code, reason = "kept for its end")] tokio::sync::MutexGuard<'static, ()>);
+
+#[cfg(test)]
+pub(crate) async fn pipes_of_a_test() -> PipesOfATest {
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    PipesOfATest(ONE.lock().await)
+}
+
+#[cfg(test)]
+impl Drop for PipesOfATest {
+    /// The thread would keep it a little longer.
+    fn drop(&mut self) {
+        drop(IDLE.take());
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -290,7 +323,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_slow_reader_takes_is_told_before_the_pipe_is_empty() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         let (mut sender, from) = connected().await;
         let (to, mut receiver) = connected().await;
         let to = Counting(to, Cell::new(0));
@@ -321,7 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn where_splice_is_refused_bytes_come_beside_the_pipe_and_no_other_is_opened() {
-        let _pipes = PIPES_OF_A_TEST.lock().await;
+        let _pipes = pipes_of_a_test().await;
         let (mut client, server) = connected().await;
         client.write_all(b"bytes").await.expect("sent");
         // No pipe at either end: the kernel refuses as it does where it is forbidden to.

@@ -2,12 +2,13 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use tests::{Bed, yaml};
 
 use super::bytes::{PATIENCE, dial, inside};
-use super::store::{STORE, accept, bed, head, listen, log, own};
+use super::store::{STORE, accept, bed, head, listen, log, own, with};
 
 /// Bytes in which none that is lost, doubled or moved goes unnoticed.
 fn body(length: usize) -> Vec<u8> {
@@ -61,7 +62,11 @@ fn echo(bed: &Bed, connections: usize) -> JoinHandle<()> {
 }
 
 fn own_bed() -> Bed {
-    bed(&[yaml::to_import("/", "own")], vec![("east/own.yaml", own("own", "http"))])
+    bed_with(yaml::to_import("/", "own"))
+}
+
+fn bed_with(rule: String) -> Bed {
+    bed(&[rule], vec![("east/own.yaml", own("own", "http"))])
 }
 
 #[test]
@@ -134,6 +139,34 @@ fn a_large_upload_that_breaks_off_is_not_sent_as_if_it_were_whole() {
     assert!(got.len() <= 1_000_000 && body(1_000_000).starts_with(&got), "{} bytes of half a body", got.len());
     let line = log(&bed, 1).remove(0);
     assert_eq!(line["reason"], "request_aborted", "{line}");
+}
+
+#[test]
+fn what_came_first_of_a_large_body_is_sent_again() {
+    let bed = bed_with(with(&yaml::to_import("/", "own"), "retry: {codes: [503], attempts: 1, backoff: 1ms}"));
+    let listener = listen(&bed, "east/default/own-0");
+    let (begun, is_begun) = mpsc::channel();
+    let endpoint = std::thread::spawn(move || {
+        let mut first = accept(&listener);
+        head(&mut first);
+        first.read_exact(&mut [0; 1000]).expect("the first part");
+        first.get_mut().write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").expect("sent");
+        let mut second = accept(&listener);
+        let mut body = vec![0; length(&head(&mut second))];
+        begun.send(()).expect("awaited");
+        second.read_exact(&mut body).expect("the whole body");
+        second.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("an answer");
+        body
+    });
+    let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+    let mut stream = BufReader::new(inside(&bed, move || dial(address)));
+    let sent = body(500_000);
+    stream.get_mut().write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").expect("sent");
+    stream.get_mut().write_all(&sent[..1000]).expect("sent");
+    is_begun.recv_timeout(PATIENCE).expect("sent again");
+    stream.get_mut().write_all(&sent[1000..]).expect("sent");
+    assert!(head(&mut stream).starts_with("HTTP/1.1 200"));
+    assert!(endpoint.join().expect("the endpoint") == sent, "whole, from its beginning");
 }
 
 #[test]

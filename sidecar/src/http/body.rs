@@ -439,16 +439,16 @@ impl Source {
         if self.broken.is_some() {
             return Poll::Ready(Some(Err(BodyError::Broken)));
         }
-        // What is kept has to be seen.
         let mut in_memory = Way::default();
-        let way = if self.is_kept() { &mut in_memory } else { way };
+        let way = if self.is_seen() { &mut in_memory } else { way };
         match Pin::new(&mut self.incoming).poll_part(way, context) {
             Poll::Ready(Some(Ok(part))) => {
                 self.has_begun = true;
                 self.moved = Instant::now();
                 self.idle.happened();
-                if let Part::Frame(frame) = &part {
-                    self.keep(frame);
+                match &part {
+                    Part::Frame(frame) => self.keep(frame),
+                    Part::Piped(_) => self.forget(),
                 }
                 if self.incoming.is_end_stream() {
                     // Whoever knows the length does not ask again.
@@ -485,18 +485,26 @@ impl Source {
 
     fn break_off(&mut self, broken: Broken) {
         self.broken = Some(broken);
-        self.is_lost = true;
-        self.kept.clear();
+        self.forget();
         self.copies.drain(..).for_each(|copied| copied.borrow_mut().lose());
     }
 
-    /// Whether what comes is kept, or copied.
-    fn is_kept(&self) -> bool {
-        !(self.is_lost && self.copies.is_empty())
+    /// Whether what comes next has to come through memory, because somebody looks at it, copies it, or may need it once more.
+    /// Of a body that is known to be too long to be kept whole, only what came first is worth it.
+    fn is_seen(&self) -> bool {
+        let is_too_long = self.hint.exact().is_some_and(|length| length > REPLAY_BYTES_MAX as u64);
+        let is_kept = !self.is_lost && (!is_too_long || !self.has_begun);
+        is_kept || self.is_held || !self.copies.is_empty()
+    }
+
+    /// Nothing of it can be sent again.
+    fn forget(&mut self) {
+        self.is_lost = true;
+        self.kept.clear();
     }
 
     fn keep(&mut self, frame: &Frame<Bytes>) {
-        if !self.is_kept() {
+        if self.is_lost && self.copies.is_empty() {
             return;
         }
         let kept = match (frame.data_ref(), frame.trailers_ref()) {
@@ -509,8 +517,7 @@ impl Source {
         }
         self.kept_bytes += kept.length();
         if self.kept_bytes > REPLAY_BYTES_MAX && !self.is_held {
-            self.is_lost = true;
-            self.kept.clear();
+            self.forget();
         } else {
             self.kept.push(kept);
         }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Error;
 use super::read::{Framing, Reader};
 use super::write::Writer;
-use crate::pipe::{PIPES_OF_A_TEST, Part, Pipe};
+use crate::pipe::{Part, Pipe, pipes_of_a_test};
 
 /// Two ends of a connection.
 async fn connected() -> (TcpStream, TcpStream) {
@@ -107,7 +107,7 @@ async fn arrives(length: usize) -> Went {
 
 #[tokio::test]
 async fn a_large_body_goes_through_a_pipe_and_arrives_as_it_was() {
-    let _pipes = PIPES_OF_A_TEST.lock().await;
+    let _pipes = pipes_of_a_test().await;
     for length in [0, 1, 1000, 65_535, 65_536, 70_000] {
         arrives(length).await;
     }
@@ -123,7 +123,7 @@ async fn a_large_body_goes_through_a_pipe_and_arrives_as_it_was() {
 
 #[tokio::test]
 async fn a_body_that_breaks_off_in_a_pipe_is_incomplete() {
-    let _pipes = PIPES_OF_A_TEST.lock().await;
+    let _pipes = pipes_of_a_test().await;
     let (mut sender, mut from) = connected().await;
     let (mut to, mut receiver) = connected().await;
     let send = async move {
