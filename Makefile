@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; `make check` is the gate.
 CARGO ?= cargo
-# Static binaries need an explicit target, else build scripts and proc-macros would be linked statically too.
-STATIC_TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+# Where `images/programs` builds: what is measured is what images have.
+STATIC := target/$(shell rustc -vV | sed -n 's/^host: //p')
 # `make protocols` alone needs these two.
 GO ?= go
 PYTHON ?= python3
@@ -39,12 +39,12 @@ doc: ## API documentation, warnings are errors
 check: fmt clippy test doc static ## the one gate: fmt, clippy, tests, docs, static programs
 
 static: ## statically linked programs for images
-	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --target $(STATIC_TARGET) -p isthmus-init
+	images/programs -p isthmus-init
 
 bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy from PyPI; release build): ARGS="--scenarios h1-32,h2-10 --rounds 5"
 	tests/bench/prepare target/bench
-	$(CARGO) build --locked --release --workspace --bins
-	$(CARGO) run --locked --release -p isthmus-tests --example bench -- run $(ARGS)
+	images/programs --release --workspace --bins --example bench
+	$(STATIC)/release/examples/bench run $(ARGS)
 
 PREFIX ?= /usr/local
 
@@ -60,8 +60,8 @@ install: ## the program `isthmus` with manual pages, completions and the plugin 
 	target/release/isthmus completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/isthmus.fish
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
-	$(CARGO) build --locked --release --workspace --bins
-	$(CARGO) run --locked --release -p isthmus-tests --example proxy_cost
+	images/programs --release --workspace --bins --example proxy_cost
+	$(STATIC)/release/examples/proxy_cost
 
 protocols: build $(PROTOCOLS)/venv/installed ## protocol suites that others wrote, against the real sidecar (needs Go and Python)
 	cd tests/protocols && $(GO) vet ./... && $(GO) build -o $(PROTOCOLS)/ ./...
