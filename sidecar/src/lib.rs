@@ -31,6 +31,9 @@ mod telemetry;
 mod tls;
 mod worker;
 
+/// For what is looked up for each request: its hash is faster than the default one, and made for keys that no peer chooses.
+type FastMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// One sample of every metric of a sidecar in Prometheus' text format, for documentation and for tests.
 ///
 /// # Errors

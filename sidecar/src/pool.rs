@@ -3,7 +3,6 @@
 //! Invariant: what can grow has a maximum, and an idle connection ends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use ::http::{Request, Response};
 use tokio::sync::Mutex;
 
+use crate::FastMap;
 use crate::connect::{ConnectError, Connector};
 use crate::http::body::{EndpointBody, Outgoing};
 use crate::http2::client::Windows;
@@ -103,8 +103,8 @@ pub(crate) enum Reuse {
 /// The connections of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    http1: RefCell<HashMap<Peer, Vec<Idle>>>,
-    http2: RefCell<HashMap<Peer, Rc<Group>>>,
+    http1: RefCell<FastMap<Peer, Vec<Idle>>>,
+    http2: RefCell<FastMap<Peer, Rc<Group>>>,
 }
 
 /// The HTTP/2 connections to one endpoint.

@@ -16,6 +16,7 @@ use routing::session::Scope;
 use routing::table::RouteTable;
 use tracing::{debug, warn};
 
+use crate::FastMap;
 use crate::endpoint::{EndpointState, EndpointTable, Outcome};
 use crate::retry_budget::Budget;
 use crate::tls::ClientTls;
@@ -29,7 +30,7 @@ pub(crate) struct Snapshot {
     /// Which frontend is dialled at an address.
     pub(crate) vips: HashMap<SocketAddr, FrontendId>,
     /// The frontends whose routes are here.
-    pub(crate) frontends: HashMap<FrontendId, Arc<LiveFrontend>>,
+    pub(crate) frontends: FastMap<FrontendId, Arc<LiveFrontend>>,
 }
 
 /// A frontend whose routes and backends are all here.

@@ -194,7 +194,16 @@ pub(crate) struct Start {
 /// Starts a worker's thread, which runs until cancelled.
 pub(crate) fn start(start: Start) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name(format!("worker-{}", start.index)).spawn(move || LocalSet::new().block_on(&runtime, run(start)))
+    std::thread::Builder::new().name(format!("worker-{}", start.index)).spawn(move || {
+        let local = LocalSet::new();
+        // What a LocalSet waits for is polled whenever any of its tasks is: that had better be a handle.
+        let running = local.spawn_local(run(start));
+        if let Err(error) = local.block_on(&runtime, running)
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    })
 }
 
 async fn run(start: Start) {

@@ -16,6 +16,7 @@ use routing::model::{Backend, BackendId, Frontend, FrontendId, Vip};
 use routing::table::RouteTable;
 
 use super::followed::{Followed, Follows};
+use crate::FastMap;
 use crate::endpoint::EndpointTable;
 use crate::snapshot::{LiveBackend, LiveFrontend, Snapshot};
 
@@ -254,7 +255,7 @@ impl Client {
         };
         let in_force = self.vips.held.values().map(|held| &held.value).filter(is_in_force);
         let vips: HashMap<SocketAddr, FrontendId> = in_force.map(|vip| (vip.address(), vip.frontend.clone())).collect();
-        let frontends: HashMap<FrontendId, Arc<LiveFrontend>> =
+        let frontends: FastMap<FrontendId, Arc<LiveFrontend>> =
             self.live.iter().map(|(id, frontend)| (id.clone(), Arc::clone(frontend))).collect();
         let same_frontends = frontends.len() == self.snapshot.frontends.len()
             && frontends.iter().all(|(id, frontend)| self.snapshot.frontends.get(id).is_some_and(|old| Arc::ptr_eq(old, frontend)));

@@ -70,17 +70,22 @@ pub(crate) async fn answer(
     let routes = connection.routes();
     let form = form(&parts, &routes);
     let body = Replayable::new(body, idle, moved, &connection.meter);
-    let limit = Limit { began, request: None };
-    let walked = walk(parts, body.clone(), routes, &connection, limit, &mut record).await;
-    let (walk, limit) = match walked {
-        Ok(walk) => walk,
+    let mut limit = Limit { began, request: None };
+    let decided = decide(parts, body.clone(), routes, &connection, &mut limit, &mut record).await;
+    let sent = match decided {
+        Ok(routed) => match send_within(&connection, &routed.prepared, limit, record.told()).await {
+            Ok(sent) => Ok((routed, sent)),
+            Err(reason) => Err(Own::from(reason).changed(routed.changes)),
+        },
+        Err(own) => Err(own),
+    };
+    let (routed, Sent { mut response, used, endpoint, deadline }) = match sent {
+        Ok(sent) => sent,
         Err(own) => {
             body.give_up();
             return own.response(form, Guards { record, in_flight });
         }
     };
-    let Walk { routed, sent } = walk;
-    let Sent { mut response, used, endpoint, deadline } = sent;
     record.head(response.status(), None);
     let guards = Guards { record, in_flight };
     let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -134,21 +139,15 @@ impl Limit {
     }
 }
 
-/// A request that was answered by an endpoint.
-struct Walk {
-    routed: Routed,
-    sent: Sent,
-}
-
-/// From the routes to the head of a response.
-async fn walk(
+/// From the routes to what is sent; its copies are on their way then.
+async fn decide(
     parts: Parts,
     body: Replayable,
     routes: Routes,
     connection: &Connection,
-    mut limit: Limit,
+    limit: &mut Limit,
     record: &mut Record,
-) -> Result<(Walk, Limit), Own> {
+) -> Result<Routed, Own> {
     head::check_framing(&parts.headers)?;
     let authority = head::authority(&parts)?;
     if parts.method == Method::CONNECT {
@@ -158,11 +157,7 @@ async fn walk(
     let live = match routes {
         Routes::Here(live) => live,
         Routes::NotLoaded => return Err(Reason::NotLoaded.into()),
-        Routes::Gone => {
-            let routed = to_vip(parts, authority, body, upgrade, connection);
-            let sent = send_within(connection, &routed.prepared, limit, record.told()).await?;
-            return Ok((Walk { routed, sent }, limit));
-        }
+        Routes::Gone => return Ok(to_vip(parts, authority, body, upgrade, connection)),
     };
     live.touch(limit.began.into_std().saturating_duration_since(connection.worker.shared.began).as_secs());
     if is_grpc(&live) && !head::is_grpc(&parts) {
@@ -183,10 +178,7 @@ async fn walk(
     drop(live);
     let is_grpc = routed.prepared.is_grpc;
     mirror::send_copies(&connection.worker, std::mem::take(&mut routed.copies), &body, connection.destination, is_grpc);
-    match send_within(connection, &routed.prepared, limit, record.told()).await {
-        Ok(sent) => Ok((Walk { routed, sent }, limit)),
-        Err(reason) => Err(Own::from(reason).changed(routed.changes)),
-    }
+    Ok(routed)
 }
 
 /// Its result, unless the time is over before; none: it is.

@@ -18,7 +18,7 @@ pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-messag
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
-const HOP_BY_HOP: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+static HOP_BY_HOP: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
 /// Whether a field is one of the connection's.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -119,13 +119,19 @@ pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Option<Outcome
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC
 /// relies on it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.is_empty() {
+    // Most messages have none.
+    if !headers.keys().any(is_hop_by_hop) {
         return;
     }
     let wants_trailers = names(headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    let listed: Vec<HeaderName> = names(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in HOP_BY_HOP.into_iter().chain(listed.into_iter().filter(|name| !is_needed(name))) {
-        headers.remove(name);
+    let is_known = |name: &[u8]| HOP_BY_HOP.iter().any(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name));
+    let listed: Vec<HeaderName> =
+        names(headers, CONNECTION).filter(|name| !is_known(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    for name in HOP_BY_HOP.iter().chain(listed.iter().filter(|name| !is_needed(name))) {
+        // Few of them are there, and to compare with all that are is cheaper than to look for one.
+        if headers.keys().any(|key| key == name) {
+            headers.remove(name);
+        }
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));

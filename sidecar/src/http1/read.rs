@@ -33,6 +33,9 @@ const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 /// Fields of a response's head, or of trailers.
 const FIELDS_MAX: usize = 256;
 
+/// Room for what is usually added to a head on its way.
+const FIELDS_ADDED: usize = 4;
+
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Framing {
@@ -383,7 +386,7 @@ pub(super) fn fields<'h>() -> [MaybeUninit<httparse::Header<'h>>; FIELDS_MAX] {
 
 /// Fields of a head, sharing its memory.
 pub(super) fn headers(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + FIELDS_ADDED);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Malformed("a field's name"))?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Error::Malformed("a field's value"))?;
