@@ -31,8 +31,9 @@ const BODY_BYTES_MIN: u64 = 64 * 1024;
 static PIPES: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Left by the last body, for the next one. No more than one: what is open counts for the user, and a node has many sidecars.
-    static IDLE: Cell<Option<Pipe>> = const { Cell::new(None) };
+    /// Left by the last body, for the next one, and whether it has been so since the last sweep. No more than one, and not for long: what is open
+    /// counts for the user, and a node has many sidecars.
+    static IDLE: Cell<Option<(Pipe, bool)>> = const { Cell::new(None) };
 }
 
 /// This process may not splice: a seccomp profile forbids it.
@@ -71,7 +72,7 @@ impl Pipe {
         if IS_FORBIDDEN.load(Ordering::Relaxed) {
             return None;
         }
-        if let Some(idle) = IDLE.take() {
+        if let Some((idle, _)) = IDLE.take() {
             return Some(idle);
         }
         let place = Place::take()?;
@@ -129,6 +130,11 @@ impl Pipe {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Closes the pipe of this thread that no body has used since the last sweep.
+pub(crate) fn sweep() {
+    IDLE.set(IDLE.take().filter(|(_, is_old)| !is_old).map(|(pipe, _)| (pipe, true)));
 }
 
 /// Where what has come is, and how much.
@@ -247,7 +253,7 @@ impl Drop for Way {
     fn drop(&mut self) {
         if let Some(pipe) = self.pipe.take().filter(|pipe| pipe.held_bytes == 0) {
             // A thread that ends keeps none.
-            let _ = IDLE.try_with(|idle| idle.set(Some(pipe)));
+            let _ = IDLE.try_with(|idle| idle.set(Some((pipe, false))));
         }
     }
 }
@@ -350,6 +356,27 @@ mod tests {
             }
         }
         sending.abort();
+    }
+
+    #[tokio::test]
+    async fn an_empty_pipe_serves_the_next_body_and_ends_when_none_comes() {
+        let _pipes = pipes_of_a_test().await;
+        let used = || {
+            let mut way = Way::default();
+            way.open(true);
+            way.pipe(BODY_BYTES_MIN).map(|pipe| pipe.inlet.as_raw_fd()).expect("a pipe")
+        };
+        let first = used();
+        assert!(IDLE.take().is_some_and(|(pipe, _)| pipe.inlet.as_raw_fd() == first), "it is left");
+        used();
+        sweep();
+        let kept = used();
+        sweep();
+        let idle = IDLE.take().expect("used since the sweep before");
+        assert_eq!(idle.0.inlet.as_raw_fd(), kept);
+        IDLE.set(Some(idle));
+        sweep();
+        assert!(IDLE.take().is_none(), "closed");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use crate::FastMap;
 use crate::connect::{ConnectError, Connector};
 use crate::http::body::{EndpointBody, Outgoing};
 use crate::http2::client::Windows;
+use crate::pipe;
 use crate::tls::ClientTls;
 use crate::{http1, http2};
 
@@ -382,6 +383,7 @@ impl Pool {
     pub(crate) async fn sweep(&self) -> std::convert::Infallible {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
+            pipe::sweep();
             let now = Instant::now();
             let is_fresh = |since: Instant| now.duration_since(since) < IDLE_TIME_MAX;
             self.http1.borrow_mut().retain(|_, waiting| {

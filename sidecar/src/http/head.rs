@@ -127,11 +127,14 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let is_known = |name: &[u8]| HOP_BY_HOP.iter().any(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name));
     let listed: Vec<HeaderName> =
         names(headers, CONNECTION).filter(|name| !is_known(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in HOP_BY_HOP.iter().chain(listed.iter().filter(|name| !is_needed(name))) {
+    for name in &HOP_BY_HOP {
         // Few of them are there, and to compare with all that are is cheaper than to look for one.
         if headers.keys().any(|key| key == name) {
             headers.remove(name);
         }
+    }
+    for name in listed.iter().filter(|name| !is_needed(name)) {
+        headers.remove(name);
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
