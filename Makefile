@@ -1,7 +1,7 @@
 # The two commands of the README are `make demo` and `make test`; `make check` is the gate.
 CARGO ?= cargo
-# Where `images/programs` builds: what is measured is what images have.
-STATIC := $(or $(CARGO_TARGET_DIR),target)/$(shell rustc -vV | sed -n 's/^host: //p')
+# Where `images/programs` builds: what is measured is linked as images have it.
+STATIC := $(or $(CARGO_TARGET_DIR),target)/$(shell rustc --print host-tuple)
 # `make protocols` alone needs these two.
 GO ?= go
 PYTHON ?= python3

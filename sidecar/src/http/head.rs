@@ -119,7 +119,7 @@ pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Option<Outcome
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC
 /// relies on it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Most messages have none.
+    // Many messages have none.
     if !headers.keys().any(is_hop_by_hop) {
         return;
     }
