@@ -192,7 +192,7 @@ pub fn explain(world: &World, asked: &Asked) -> Result<Explanation, Unexplained>
 
 fn http(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Explanation) {
     let authority = asked.request.headers.get(HOST).cloned().or_else(|| HeaderValue::try_from(&asked.host).ok());
-    let mut passing = Passing { parts: asked.request.clone(), authority };
+    let mut passing = Passing { parts: Box::new(asked.request.clone()), authority };
     explanation.matches = candidates::all(table, &passing.head());
     let kind = table.frontend().kind;
     let is_grpc = kind == RouteKind::Grpc;

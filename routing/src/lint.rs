@@ -227,7 +227,7 @@ fn sample(frontend: &Frontend, matched: &RouteMatch) -> Option<Passing> {
             request.headers_mut().insert(header.name.clone(), value);
         }
     }
-    Some(Passing { parts: request.into_parts().0, authority: Some(authority) })
+    Some(Passing { parts: Box::new(request.into_parts().0), authority: Some(authority) })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod forward;
 pub(crate) mod head;
 mod meter;
 mod mirror;
+pub(crate) mod outbound;
 mod own;
 mod prepared;
 mod response;
@@ -137,7 +138,7 @@ async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> R
         let connection = Rc::clone(connection);
         async move {
             match request {
-                Ok((request, switch)) => forward::answer(request.map(ClientBody::Http1), Some(switch), connection).await,
+                Ok((head, body, switch)) => forward::answer(head, ClientBody::Http1(body), Some(switch), connection).await,
                 Err(reason) => forward::refuse(reason, &connection),
             }
         }
@@ -148,7 +149,7 @@ async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> R
 async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> Result<(), http2::Error> {
     let is_ending = Cell::new(false);
     let served =
-        http2::server::serve(stream, &is_ending, |request| forward::answer(request.map(ClientBody::Http2), None, Rc::clone(connection)));
+        http2::server::serve(stream, &is_ending, |head, body| forward::answer(head, ClientBody::Http2(body), None, Rc::clone(connection)));
     drive(pin!(served), connection, || is_ending.set(true)).await
 }
 

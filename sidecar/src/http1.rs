@@ -12,7 +12,10 @@ pub use read::Framing;
 
 use std::io;
 
+use ::http::header::CONNECTION;
 use ::http::{HeaderMap, Version};
+
+use crate::http::head;
 
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +49,7 @@ impl Error {
 
 /// Whether a connection goes on after a message that says this (RFC 9112 section 9.3).
 fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &[u8]| crate::http::head::names(headers, ::http::header::CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
+    let says = |option: &[u8]| head::names(headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
     !says(b"close") && (version == Version::HTTP_11 || says(b"keep-alive"))
 }
 

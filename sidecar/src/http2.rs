@@ -146,7 +146,7 @@ fn complete(headers: &mut HeaderMap, length: Option<u64>) {
         head::strip_hop_by_hop(headers);
     }
     if let Some(length) = length
-        && !headers.contains_key(CONTENT_LENGTH)
+        && !head::has(headers, &CONTENT_LENGTH)
     {
         headers.insert(CONTENT_LENGTH, length.into());
     }

@@ -9,12 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::http::{Request, Response};
+use ::http::Response;
 use tokio::sync::Mutex;
 
 use crate::FastMap;
 use crate::connect::{ConnectError, Connector};
-use crate::http::body::{EndpointBody, Outgoing};
+use crate::http::body::EndpointBody;
+use crate::http::outbound::Outbound;
 use crate::http2::client::Windows;
 use crate::pipe;
 use crate::tls::ClientTls;
@@ -200,7 +201,7 @@ impl Stream {
         Self(connection)
     }
 
-    async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<EndpointBody>, SendError> {
+    async fn send(&mut self, request: Outbound<'_>) -> Result<Response<EndpointBody>, SendError> {
         let sent = self.0.connection.send(request).await;
         sent.map(|response| response.map(EndpointBody::Http2)).map_err(|http2::client::SendError { error, is_unsent }| {
             let failure = match is_unsent || error.is_going_away() {
@@ -289,7 +290,7 @@ impl Lease {
     }
 
     /// Sends a request and waits for the head of its response.
-    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<EndpointBody>, SendError> {
+    pub(crate) async fn send(&mut self, request: Outbound<'_>) -> Result<Response<EndpointBody>, SendError> {
         match &mut self.kind {
             Kind::Http1(exclusive) => match exclusive.connection.send(request).await {
                 Ok(response) => Ok(response.map(EndpointBody::Http1)),

@@ -2,14 +2,18 @@
 //!
 //! Public for who tries it with bytes of their own (`fuzz/`); each step is the one that `http` takes.
 
+use std::borrow::Cow;
+
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method};
 
 use crate::http::head;
 pub use crate::http::head::Content;
+use crate::http::outbound::OutboundHead;
+use crate::http1::trial;
 use crate::reason::Reason;
 
-/// The head for an endpoint where no filter edits it.
+/// The head that an endpoint reads where no filter edits it.
 ///
 /// # Errors
 /// The label of the answer that the client gets instead.
@@ -21,6 +25,13 @@ pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) 
     }
     let upgrade = head::upgrade(&parts);
     head::strip_hop_by_hop(&mut parts.headers);
-    head::complete_http1(&mut parts.headers, authority.or_else(|| Some(destination.clone())), upgrade.as_ref(), content);
-    Ok(parts)
+    let head = OutboundHead {
+        method: &parts.method,
+        uri: Cow::Borrowed(&parts.uri),
+        headers: &parts.headers,
+        host: Some(authority.as_ref().map_or(Cow::Borrowed(destination), Cow::Borrowed)),
+        upgrade: upgrade.as_ref(),
+        content,
+    };
+    trial::written(&head).map_err(|_| "a head that cannot be written or read again")
 }

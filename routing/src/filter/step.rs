@@ -14,8 +14,8 @@ use crate::model::{ExternalAuth, Filter, HeaderEdit, Mirror, RouteMatch, Scheme}
 /// A request's head on its way through filters.
 #[derive(Clone, Debug)]
 pub struct Passing {
-    /// The head.
-    pub parts: Parts,
+    /// The head; large, and handed on often.
+    pub parts: Box<Parts>,
     /// Host or `:authority`.
     pub authority: Option<HeaderValue>,
 }

@@ -109,7 +109,7 @@ async fn ask(filtered: &Filtered<'_>, prepared: &Prepared) -> Result<Answer, &'s
 }
 
 /// The client's method, path and Host, and the headers that are always sent or were asked for.
-fn http_request(filtered: &Filtered<'_>, prefix: &str, allowed: &[HeaderName], body: &Bytes) -> Result<Parts, Own> {
+fn http_request(filtered: &Filtered<'_>, prefix: &str, allowed: &[HeaderName], body: &Bytes) -> Result<Box<Parts>, Own> {
     let target = filtered.passing.parts.uri.path_and_query().map_or("/", |target| target.as_str());
     let uri: Uri = format!("{prefix}{target}").parse().map_err(|_| Reason::InvalidTarget)?;
     let mut headers = HeaderMap::new();
@@ -120,7 +120,7 @@ fn http_request(filtered: &Filtered<'_>, prefix: &str, allowed: &[HeaderName], b
     Ok(parts(filtered.passing.parts.method.clone(), uri, Version::HTTP_11, headers))
 }
 
-fn grpc_request(filtered: &Filtered<'_>, allowed: &[HeaderName], body: Bytes) -> (Parts, Bytes) {
+fn grpc_request(filtered: &Filtered<'_>, allowed: &[HeaderName], body: Bytes) -> (Box<Parts>, Bytes) {
     let head = &filtered.passing.parts;
     let mut headers = std::collections::BTreeMap::new();
     for name in head.headers.keys().filter(|name| allowed.is_empty() || allowed.contains(name)) {
@@ -147,8 +147,8 @@ fn grpc_request(filtered: &Filtered<'_>, allowed: &[HeaderName], body: Bytes) ->
     (parts(Method::POST, Uri::from_static(CHECK_PATH), Version::HTTP_2, headers.into_iter().collect()), framed.freeze())
 }
 
-fn parts(method: Method, uri: Uri, version: Version, headers: HeaderMap) -> Parts {
-    let mut parts = ::http::Request::new(()).into_parts().0;
+fn parts(method: Method, uri: Uri, version: Version, headers: HeaderMap) -> Box<Parts> {
+    let mut parts = Box::new(::http::Request::new(()).into_parts().0);
     (parts.method, parts.uri, parts.version, parts.headers) = (method, uri, version, headers);
     parts
 }

@@ -23,7 +23,7 @@ pub(crate) struct Copy {
     /// Where it goes.
     pub(crate) backend: Arc<LiveBackend>,
     /// Its head.
-    pub(crate) parts: Parts,
+    pub(crate) parts: Box<Parts>,
     /// Host or `:authority`.
     pub(crate) authority: Option<HeaderValue>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::request::Parts;
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{Method, Response, StatusCode};
 use routing::filter::step::{Passing, ResponseChange, request_head};
 use routing::model::{BackendTarget, Persistence, RouteKind, Rule};
 use routing::session::{Kept, Scope};
@@ -49,13 +49,13 @@ struct Session {
 ///
 /// `client` is what the connection becomes if the answer switches protocols; none: it cannot become anything.
 pub(crate) async fn answer(
-    request: Request<ClientBody>,
+    mut parts: Box<Parts>,
+    body: ClientBody,
     client: Option<Switch<Metered>>,
     connection: Rc<Connection>,
 ) -> Response<ResponseBody> {
     let shared = &connection.worker.shared;
     let in_flight = connection.meter.request();
-    let (mut parts, body) = request.into_parts();
     // One that asked for nothing else cannot be made to speak it.
     let client = client.filter(|_| head::upgrade(&parts).is_some());
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
@@ -141,7 +141,7 @@ impl Limit {
 
 /// From the routes to what is sent; its copies are on their way then.
 async fn decide(
-    parts: Parts,
+    parts: Box<Parts>,
     body: Replayable,
     routes: Routes,
     connection: &Connection,
@@ -208,7 +208,7 @@ async fn send_within(connection: &Connection, prepared: &Prepared, limit: Limit,
 
 /// A request whose routes are gone: what was dialled gets it, as without a mesh.
 fn to_vip(
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     authority: Option<::http::HeaderValue>,
     body: Replayable,
     upgrade: Option<::http::HeaderValue>,
@@ -233,7 +233,7 @@ fn to_vip(
 /// Everything that is decided before a byte is sent: filters, backend, session.
 #[expect(clippy::too_many_arguments, reason = "each is one thing that the decision depends on")]
 async fn route(
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     authority: Option<::http::HeaderValue>,
     body: &Replayable,
     upgrade: Option<::http::HeaderValue>,

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is sent has exactly one framing, and it is the sender's own: nothing of the received framing is copied.
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
@@ -19,6 +19,9 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
 static HOP_BY_HOP: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
+
+/// A head of so many fields is looked through for one.
+const COMPARED_MAX: usize = 16;
 
 /// Whether a field is one of the connection's.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
@@ -45,13 +48,16 @@ pub(crate) fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Reason> {
 
 /// Refuses a request whose length is given in more than one way (RFC 9112 section 6.3: a sender that does so may be smuggling).
 pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
+    if !has(headers, &CONTENT_LENGTH) {
+        return Ok(());
+    }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let first = lengths.next();
     let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
     if lengths.next().is_some() || first.is_some_and(|length| !is_number(length)) {
         return Err(Reason::InvalidFraming);
     }
-    if headers.contains_key(TRANSFER_ENCODING) && first.is_some() {
+    if has(headers, &TRANSFER_ENCODING) {
         return Err(Reason::InvalidFraming);
     }
     Ok(())
@@ -75,26 +81,10 @@ pub enum Content {
     Present,
 }
 
-/// What an HTTP/1.1 endpoint reads besides what the client said: one Host, one framing, and what the request asks to become.
-pub(crate) fn complete_http1(headers: &mut HeaderMap, host: Option<HeaderValue>, upgrade: Option<&HeaderValue>, content: Content) {
-    join_cookies(headers);
-    if let Some(host) = host {
-        headers.insert(HOST, host);
-    }
-    if content == Content::Present && !headers.contains_key(CONTENT_LENGTH) {
-        // What the head does not say has no body (RFC 9112 section 6.3).
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    if let Some(upgrade) = upgrade {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, upgrade.clone());
-    }
-}
-
 /// Whether it is gRPC, which needs HTTP/2 all the way.
 pub(crate) fn is_grpc(parts: &Parts) -> bool {
-    let content_type = parts.headers.get(CONTENT_TYPE);
-    parts.version == Version::HTTP_2 && content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    let says_grpc = || parts.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+    parts.version == Version::HTTP_2 && says_grpc()
 }
 
 /// What a gRPC answer's trailers, or its head where it has nothing else, say about the endpoint: UNAVAILABLE is its failure, every other
@@ -109,11 +99,10 @@ pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Option<Outcome
         return Some(Outcome::Failure);
     }
     let is_grpc = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-    match (is_grpc, headers.contains_key(GRPC_STATUS)) {
-        (true, false) => None,
-        (true, true) => Some(outcome_of_trailers(headers)),
-        (false, _) => Some(Outcome::Success),
+    if !is_grpc {
+        return Some(Outcome::Success);
     }
+    has(headers, &GRPC_STATUS).then(|| outcome_of_trailers(headers))
 }
 
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC
@@ -128,8 +117,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> =
         names(headers, CONNECTION).filter(|name| !is_known(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in &HOP_BY_HOP {
-        // Few of them are there, and to compare with all that are is cheaper than to look for one.
-        if headers.keys().any(|key| key == name) {
+        if has(headers, name) {
             headers.remove(name);
         }
     }
@@ -146,19 +134,15 @@ fn is_needed(name: &HeaderName) -> bool {
     [HOST, CONTENT_LENGTH, TRAILER].contains(name)
 }
 
-/// HTTP/2 clients may split Cookie into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        headers.insert(COOKIE, joined);
-    }
+/// Whether a field is there. Few fields are sooner compared than the name of one is hashed.
+pub(crate) fn has(headers: &HeaderMap, field: &HeaderName) -> bool {
+    if headers.keys_len() <= COMPARED_MAX { headers.keys().any(|name| name == field) } else { headers.contains_key(field) }
 }
 
 /// The comma-separated members of a field, in all its lines; bytes, since a member that is no text takes none of the others with it.
 pub(crate) fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
-    let lines = headers.get_all(field).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let lines = has(headers, &field).then(|| headers.get_all(field)).into_iter().flatten();
+    let lines = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     lines.map(<[u8]>::trim_ascii)
 }
 
@@ -238,12 +222,5 @@ mod tests {
         assert_eq!(of("/", Version::HTTP_10, &[]), Ok(None));
         assert_eq!(of("/", Version::HTTP_11, &[]), Err(Reason::InvalidHost));
         assert_eq!(of("/", Version::HTTP_11, &[("host", "a"), ("host", "a")]), Err(Reason::InvalidHost));
-    }
-
-    #[test]
-    fn cookie_crumbs_become_one() {
-        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
-        join_cookies(&mut map);
-        assert_eq!(map, headers(&[("cookie", "a=1; b=2")]));
     }
 }

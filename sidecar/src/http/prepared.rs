@@ -1,12 +1,13 @@
 //! A request whose filters have been applied: where it goes, and the form it takes for each attempt.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::request::Parts;
 use ::http::uri::{Authority, PathAndQuery, Scheme};
-use ::http::{HeaderValue, Request, Response, Uri, Version};
+use ::http::{HeaderValue, Response, Uri, Version};
 use bytes::Bytes;
 use http_body_util::Full;
 use routing::model::{Addresses, Retry, Rule, Timeouts};
@@ -14,6 +15,7 @@ use routing::table::{Position, RouteTable};
 
 use super::body::{Broken, EndpointBody, Outgoing, Replayable};
 use super::head::{self, Content};
+use super::outbound::{Outbound, OutboundHead};
 use super::response::Judged;
 use crate::balance::{self, Circumstances};
 use crate::endpoint::{EndpointState, Outcome};
@@ -119,7 +121,7 @@ pub(crate) struct Prepared {
     /// Where it goes.
     pub(crate) target: Target,
     /// Its head, without what belongs to the client's connection.
-    pub(crate) parts: Parts,
+    pub(crate) parts: Box<Parts>,
     /// Host or `:authority`.
     pub(crate) authority: Option<HeaderValue>,
     /// Its body.
@@ -222,32 +224,32 @@ impl Prepared {
     }
 
     /// The request for one attempt.
-    pub(super) fn request(&self, transport: Transport, is_tls: bool) -> Result<Request<Outgoing>, Reason> {
-        // A copy is asked before it is taken.
-        let content = self.body.content();
-        let mut request = Request::new(self.body.outgoing());
-        *request.method_mut() = self.parts.method.clone();
-        *request.headers_mut() = self.parts.headers.clone();
-        let headers = request.headers_mut();
-        match transport {
+    pub(super) fn outbound(&self, transport: Transport, is_tls: bool) -> Result<Outbound<'_>, Reason> {
+        let (uri, host) = match transport {
             Transport::Http1 => {
-                let host = self.authority.clone().or_else(|| HeaderValue::try_from(self.destination.to_string()).ok());
-                head::complete_http1(headers, host, self.upgrade.as_ref(), content);
-                *request.uri_mut() = match self.parts.uri.path_and_query() {
-                    Some(path) => path.clone().into(),
-                    None => self.parts.uri.clone(),
+                let host = match &self.authority {
+                    Some(authority) => Some(Cow::Borrowed(authority)),
+                    None => HeaderValue::try_from(self.destination.to_string()).ok().map(Cow::Owned),
                 };
+                (Cow::Borrowed(&self.parts.uri), host)
             }
             Transport::Http2 => {
-                headers.remove(::http::header::HOST);
-                *request.version_mut() = Version::HTTP_2;
                 let mut uri = ::http::uri::Parts::default();
                 uri.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
                 uri.authority = Some(self.uri_authority()?);
                 uri.path_and_query = Some(self.parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-                *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Reason::InvalidTarget)?;
+                (Cow::Owned(Uri::from_parts(uri).map_err(|_| Reason::InvalidTarget)?), None)
             }
-        }
-        Ok(request)
+        };
+        let head = OutboundHead {
+            method: &self.parts.method,
+            uri,
+            headers: &self.parts.headers,
+            host,
+            upgrade: self.upgrade.as_ref(),
+            // A copy is asked before it is taken.
+            content: self.body.content(),
+        };
+        Ok(Outbound { head, body: self.body.outgoing() })
     }
 }

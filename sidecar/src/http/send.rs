@@ -148,7 +148,7 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
         times += 1;
         let counted = Counted::begin(&endpoint.state);
         let sent_at = Instant::now();
-        match lease.send(prepared.request(transport, is_tls)?).await {
+        match lease.send(prepared.outbound(transport, is_tls)?).await {
             Ok(response) => {
                 endpoint.state.observe(sent_at.elapsed());
                 let judged = prepared.judge(worker, &endpoint, &response);

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use ::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::{Method, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
@@ -21,6 +21,8 @@ use super::{Error, keeps_alive};
 use crate::connect::Place;
 use crate::detect::Rewound;
 use crate::http::body::Outgoing;
+use crate::http::head;
+use crate::http::outbound::{Outbound, OutboundHead};
 use crate::pipe::{Part, PipedBody, Way};
 use crate::tls::Stream;
 
@@ -104,11 +106,12 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(&self, request: Request<Outgoing>) -> Result<Response<Body>, SendError> {
-        let (parts, body) = request.into_parts();
-        let begun = self.0.borrow_mut().begin(&parts, body);
+    pub(crate) async fn send(&self, Outbound { head, body }: Outbound<'_>) -> Result<Response<Body>, SendError> {
+        let method = head.method;
+        let begun = self.0.borrow_mut().begin(&head, body);
+        drop(head);
         let answered = match begun {
-            Ok(()) => poll_fn(|context| self.0.borrow_mut().poll_answer(&parts.method, context)).await,
+            Ok(()) => poll_fn(|context| self.0.borrow_mut().poll_answer(method, context)).await,
             Err(error) => Err(error),
         };
         let response = answered.map_err(|error| {
@@ -163,8 +166,8 @@ impl Exchange {
         self.keeps_alive && self.upload.is_none() && self.upload_failed.is_none() && self.reader.has_ended()
     }
 
-    fn begin(&mut self, parts: &::http::request::Parts, body: Outgoing) -> Result<(), Error> {
-        self.writer.request(parts)?;
+    fn begin(&mut self, head: &OutboundHead<'_>, body: Outgoing) -> Result<(), Error> {
+        self.writer.request(head)?;
         if body.is_end_stream() {
             // One of no bytes whose head says that it comes in chunks has its last one all the same.
             self.writer.end(None)?;
@@ -254,7 +257,7 @@ impl Exchange {
             None => Framing::UntilEnd,
             Some(framing) => framing,
         };
-        if response.headers().contains_key(TRANSFER_ENCODING) {
+        if head::has(response.headers(), &TRANSFER_ENCODING) {
             // Which of the two counts is decided here, for everyone after us too.
             response.headers_mut().remove(CONTENT_LENGTH);
         }

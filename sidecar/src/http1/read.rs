@@ -405,7 +405,7 @@ pub(super) fn version(minor: Option<u8>) -> Result<Version, Error> {
 
 /// What Transfer-Encoding and Content-Length say together; none: nothing (RFC 9112 section 6.3).
 pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<Option<Framing>, Error> {
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if head::has(headers, &TRANSFER_ENCODING) {
         if version != Version::HTTP_11 {
             return Err(Error::Malformed("Transfer-Encoding in HTTP/1.0"));
         }

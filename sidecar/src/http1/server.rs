@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::header::{CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
-use ::http::{Method, Request, Response, StatusCode, Uri, Version, response};
+use ::http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -107,7 +107,7 @@ pub(crate) async fn serve<S, B, F>(
     stream: S,
     begun: Bytes,
     is_ending: &Cell<bool>,
-    mut answer: impl FnMut(Result<(Request<Body<S>>, Switch<S>), Reason>) -> F,
+    mut answer: impl FnMut(Result<(Box<request::Parts>, Body<S>, Switch<S>), Reason>) -> F,
 ) -> Result<(), Error>
 where
     S: Socket + AsyncRead + AsyncWrite,
@@ -126,9 +126,9 @@ where
             Err(Error::Syntax(_)) => Err(Reason::InvalidRequest),
         };
         let (request, asked) = match request {
-            Ok(request) => {
-                let asked = Asked::of(&request);
-                (Ok((request.map(|()| Body::new(exchange)), Switch(Rc::clone(exchange)))), asked)
+            Ok(head) => {
+                let asked = Asked::of(&head);
+                (Ok((head, Body::new(exchange), Switch(Rc::clone(exchange)))), asked)
             }
             Err(reason) => {
                 (Err(reason), Asked { version: Version::HTTP_11, method: Method::GET, keeps_alive: false, wants_trailers: false })
@@ -136,8 +136,8 @@ where
         };
         let is_refused = request.is_err();
         let response = {
-            // Not part of this future: an idle connection has no request, and there are many of them.
-            let mut answering = Box::pin(answer(request));
+            // Not part of this future: an idle connection has no request, and there are many of them. It is large, and made where it stays.
+            let mut answering = Box::into_pin(Box::write(Box::new_uninit(), answer(request)));
             poll_fn(|context| match answering.as_mut().poll(context) {
                 Poll::Ready(response) => Poll::Ready(Ok(response)),
                 Poll::Pending => exchange.borrow_mut().poll_meanwhile(context).map(Err),
@@ -230,14 +230,9 @@ async fn close<S: Socket + AsyncRead + AsyncWrite>(exchange: &RefCell<Exchange<S
 }
 
 impl Asked {
-    fn of(request: &Request<()>) -> Self {
-        let wants_trailers = head::names(request.headers(), TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-        Self {
-            version: request.version(),
-            method: request.method().clone(),
-            keeps_alive: keeps_alive(request.version(), request.headers()),
-            wants_trailers,
-        }
+    fn of(head: &request::Parts) -> Self {
+        let wants_trailers = head::names(&head.headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+        Self { version: head.version, method: head.method.clone(), keeps_alive: keeps_alive(head.version, &head.headers), wants_trailers }
     }
 }
 
@@ -259,30 +254,30 @@ impl<S: Socket + AsyncRead + AsyncWrite> Exchange<S> {
     }
 
     /// The next request's head; its body is set up.
-    fn poll_request(&mut self, is_ending: &Cell<bool>, context: &mut Context<'_>) -> Poll<Result<Request<()>, Error>> {
+    fn poll_request(&mut self, is_ending: &Cell<bool>, context: &mut Context<'_>) -> Poll<Result<Box<request::Parts>, Error>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Error::Closed)) };
         if is_ending.get() && self.reader.is_idle() {
             return Poll::Ready(Err(Error::Closed));
         }
         let head = ready!(self.reader.poll_head(stream, HEAD_BYTES_MAX, context))?;
         let mut request = parse(&head)?;
-        if head::names(request.headers(), TRANSFER_ENCODING).count() > 1 {
+        if head::names(&request.headers, TRANSFER_ENCODING).count() > 1 {
             // Whoever reads the body would take it for what it is not.
             return Poll::Ready(Err(Error::Malformed("a transfer coding besides chunked")));
         }
-        let framing = match framing(request.version(), request.headers())? {
+        let framing = match framing(request.version, &request.headers)? {
             Some(Framing::UntilEnd) => return Poll::Ready(Err(Error::Malformed("the last Transfer-Encoding is not chunked"))),
             // A tunnel has no body.
-            _ if *request.method() == Method::CONNECT => Framing::Exact(0),
+            _ if request.method == Method::CONNECT => Framing::Exact(0),
             framing => framing.unwrap_or(Framing::Exact(0)),
         };
         self.reader.begin_body(framing);
         // Which of the two counts is decided here, for everyone after us too; and the client may have meant the other (RFC 9112 section 6.3).
-        let has_both = framing == Framing::Chunked && request.headers_mut().remove(CONTENT_LENGTH).is_some();
+        let has_both = framing == Framing::Chunked && request.headers.remove(CONTENT_LENGTH).is_some();
         // What follows a CONNECT may be meant for the tunnel, though there is none.
-        self.is_last = has_both || *request.method() == Method::CONNECT;
-        let expects = || head::names(request.headers(), EXPECT).any(|what| what.eq_ignore_ascii_case(b"100-continue"));
-        let waits = !self.reader.has_ended() && request.version() == Version::HTTP_11 && expects();
+        self.is_last = has_both || request.method == Method::CONNECT;
+        let expects = || head::names(&request.headers, EXPECT).any(|what| what.eq_ignore_ascii_case(b"100-continue"));
+        let waits = !self.reader.has_ended() && request.version == Version::HTTP_11 && expects();
         self.expectation = if waits { Expectation::Continue } else { Expectation::Nothing };
         Poll::Ready(Ok(request))
     }
@@ -414,7 +409,10 @@ fn encoding(asked: &Asked, parts: &response::Parts, body: &impl http_body::Body)
     if is_bodiless(asked, parts.status) {
         return Encoding::Exact(0);
     }
-    let said = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let said = head::has(&parts.headers, &CONTENT_LENGTH)
+        .then(|| parts.headers.get(CONTENT_LENGTH))
+        .flatten()
+        .and_then(|length| length.to_str().ok()?.parse().ok());
     match said.or_else(|| body.size_hint().exact()) {
         Some(length) => Encoding::Exact(length),
         None if asked.version == Version::HTTP_11 => Encoding::Chunked,
@@ -422,20 +420,21 @@ fn encoding(asked: &Asked, parts: &response::Parts, body: &impl http_body::Body)
     }
 }
 
-fn parse(head: &Bytes) -> Result<Request<()>, Error> {
+pub(super) fn parse(head: &Bytes) -> Result<Box<request::Parts>, Error> {
     let mut memory = fields();
     let mut parsed = httparse::Request::new(&mut []);
     let memory = memory.get_mut(..FIELDS_MAX).unwrap_or_default();
     if httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, memory)?.is_partial() {
         return Err(Error::Syntax(httparse::Error::NewLine));
     }
-    let mut request = Request::new(());
+    // Handed on often, and large.
+    let mut request = Box::new(Request::new(()).into_parts().0);
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
-    *request.method_mut() = method.ok_or(Error::Syntax(httparse::Error::Token))?;
+    request.method = method.ok_or(Error::Syntax(httparse::Error::Token))?;
     let target = parsed.path.and_then(|target| Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).ok());
-    *request.uri_mut() = target.ok_or(Error::Syntax(httparse::Error::Token))?;
-    *request.version_mut() = version(parsed.version)?;
-    *request.headers_mut() = headers(head, parsed.headers).map_err(|_| Error::Syntax(httparse::Error::HeaderName))?;
+    request.uri = target.ok_or(Error::Syntax(httparse::Error::Token))?;
+    request.version = version(parsed.version)?;
+    request.headers = headers(head, parsed.headers).map_err(|_| Error::Syntax(httparse::Error::HeaderName))?;
     Ok(request)
 }
 

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Error;
 use super::read::{Framing, Reader};
 use super::write::Writer;
+use crate::http::outbound::OutboundHead;
 use crate::pipe::{Part, Pipe, pipes_of_a_test};
 
 /// Two ends of a connection.
@@ -34,9 +35,9 @@ struct Went {
 
 /// Hands on a body of this length, its head before it; the reader is left where it ends.
 async fn hand_on(reader: &mut Reader, from: &mut TcpStream, to: &mut TcpStream, length: usize) -> Result<Went, Error> {
-    let head = Request::post("/").header("content-length", length).body(()).expect("a request").into_parts().0;
+    let head = Request::post("/").header("content-length", length).body(()).expect("a request");
     let mut writer = Writer::default();
-    writer.request(&head)?;
+    writer.request(&OutboundHead::of(&head))?;
     reader.begin_body(Framing::Exact(length as u64));
     let mut went = Went::default();
     poll_fn(|context| {

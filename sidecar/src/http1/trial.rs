@@ -13,8 +13,10 @@ use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::read::Reader;
+use super::write::Writer;
 use super::{Error, Framing, server};
 use crate::detect::Rewound;
+use crate::http::outbound::OutboundHead;
 
 /// What came of bytes.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -75,6 +77,13 @@ pub fn body(framing: Framing, pieces: &[&[u8]]) -> Read {
     read
 }
 
+/// The head of a request as it is read by whom it is written to.
+pub(crate) fn written(head: &OutboundHead<'_>) -> Result<Parts, Error> {
+    let mut writer = Writer::default();
+    writer.request(head)?;
+    server::parse(&writer.into_head()).map(|parts| *parts)
+}
+
 /// Serves a client; every request is read to its end and answered with nothing, and what is none is refused.
 /// `seen` gets the head of each, and the length of its body: 0 where there is none, none where its end says how long it is.
 ///
@@ -83,9 +92,8 @@ pub fn body(framing: Framing, pieces: &[&[u8]]) -> Read {
 pub async fn requests<S: AsyncRead + AsyncWrite + Unpin>(stream: S, mut seen: impl FnMut(Parts, Option<u64>)) -> Result<(), Error> {
     server::serve(Rewound::new(Bytes::new(), stream), Bytes::new(), &Cell::new(false), |request| {
         let (body, status) = match request {
-            Ok((request, _)) => {
-                let (parts, body) = request.into_parts();
-                seen(parts, if body.is_end_stream() { Some(0) } else { body.size_hint().exact() });
+            Ok((head, body, _)) => {
+                seen(*head, if body.is_end_stream() { Some(0) } else { body.size_hint().exact() });
                 (Some(body), ::http::StatusCode::OK)
             }
             Err(reason) => (None, reason.status()),

@@ -5,14 +5,15 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use ::http::{HeaderMap, HeaderName, StatusCode, Version, request, response};
+use ::http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING, UPGRADE};
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, response};
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::ext::ReasonPhrase;
 use tokio::io::AsyncWrite;
 
 use super::Error;
-use crate::http::head;
+use crate::http::head::{self, Content};
+use crate::http::outbound::OutboundHead;
 use crate::pipe::{Socket, Way};
 
 /// More is not copied together.
@@ -80,18 +81,47 @@ impl Default for Writer {
 
 impl Writer {
     /// Begins a request.
-    pub(super) fn request(&mut self, parts: &request::Parts) -> Result<(), Error> {
-        self.begin(encoding(&parts.headers)?);
-        self.raw(parts.method.as_str().as_bytes());
+    pub(super) fn request(&mut self, head: &OutboundHead<'_>) -> Result<(), Error> {
+        self.begin(encoding(head)?);
+        self.raw(head.method.as_str().as_bytes());
         self.raw(b" ");
-        match parts.uri.path_and_query() {
-            Some(path) if parts.uri.authority().is_none() => self.small.extend_from_slice(path.as_str().as_bytes()),
-            Some(_) | None => self.small.extend_from_slice(parts.uri.to_string().as_bytes()),
+        match head.uri.path_and_query() {
+            Some(path) => self.raw(path.as_str().as_bytes()),
+            None => self.raw(head.uri.to_string().as_bytes()),
         }
         self.raw(b" HTTP/1.1\r\n");
-        self.fields(&parts.headers, |_| true);
+        if let Some(host) = &head.host {
+            self.field(&HOST, host.as_bytes());
+        }
+        let mut has_cookies = false;
+        for (name, value) in head.headers {
+            match *name {
+                HOST | TRANSFER_ENCODING => {}
+                CONNECTION | UPGRADE if head.upgrade.is_some() => {}
+                // HTTP/2 clients may split it into several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+                COOKIE if has_cookies => {}
+                COOKIE => {
+                    has_cookies = true;
+                    let crumbs: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+                    self.field(name, &crumbs.join(&b"; "[..]));
+                }
+                _ => self.field(name, value.as_bytes()),
+            }
+        }
+        if self.encoding == Encoding::Chunked {
+            self.raw(b"transfer-encoding: chunked\r\n");
+        }
+        if let Some(upgrade) = head.upgrade {
+            self.raw(b"connection: upgrade\r\n");
+            self.field(&UPGRADE, upgrade.as_bytes());
+        }
         self.raw(b"\r\n");
         Ok(())
+    }
+
+    /// What has been begun, for who sends nothing.
+    pub(super) fn into_head(self) -> Bytes {
+        self.small.freeze()
     }
 
     /// Begins a response; one that is bodiless has ended with its head.
@@ -150,11 +180,15 @@ impl Writer {
 
     fn fields(&mut self, headers: &HeaderMap, is_sent: impl Fn(&HeaderName) -> bool) {
         for (name, value) in headers.iter().filter(|(name, _)| is_sent(name)) {
-            self.raw(name.as_str().as_bytes());
-            self.raw(b": ");
-            self.raw(value.as_bytes());
-            self.raw(b"\r\n");
+            self.field(name, value.as_bytes());
         }
+    }
+
+    fn field(&mut self, name: &HeaderName, value: &[u8]) {
+        self.raw(name.as_str().as_bytes());
+        self.raw(b": ");
+        self.raw(value);
+        self.raw(b"\r\n");
     }
 
     /// Whether another part of the body can be taken now.
@@ -276,29 +310,38 @@ impl Writer {
     }
 }
 
-/// As the head says.
-fn encoding(headers: &HeaderMap) -> Result<Encoding, Error> {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        return Ok(Encoding::Chunked);
-    }
-    let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(Encoding::Exact(0)) };
+/// As the head says: the length, which a filter may have set, or else whether there is a body (RFC 9112 section 6.3).
+fn encoding(head: &OutboundHead<'_>) -> Result<Encoding, Error> {
+    let length = head::has(head.headers, &CONTENT_LENGTH).then(|| head.headers.get(CONTENT_LENGTH)).flatten();
+    let Some(length) = length else {
+        return Ok(if head.content == Content::Present { Encoding::Chunked } else { Encoding::Exact(0) });
+    };
     let length = length.to_str().ok().and_then(|length| length.parse().ok());
     length.map(Encoding::Exact).ok_or(Error::Malformed("Content-Length is no number"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use ::http::Request;
 
     use super::super::Framing;
     use super::super::trial::body;
     use super::*;
 
-    /// What is written of a request with these parts of a body.
-    async fn written(framing: (&'static str, &'static str), parts: &[usize], trailers: Option<&HeaderMap>) -> Result<Vec<u8>, Error> {
-        let request = Request::post("/cart?x=1").header("host", "store").header(framing.0, framing.1).body(()).expect("a request");
+    /// The head that is sent for a request to `store`.
+    fn outbound(request: &Request<()>, content: Content) -> OutboundHead<'_> {
+        let host = Some(Cow::Owned(HeaderValue::from_static("store")));
+        OutboundHead { host, content, ..OutboundHead::of(request) }
+    }
+
+    /// What is written of a request with these parts of a body, which is as long as is said.
+    async fn written(length: Option<&str>, parts: &[usize], trailers: Option<&HeaderMap>) -> Result<Vec<u8>, Error> {
+        let mut request = Request::post("/cart?x=1").body(()).expect("a request");
+        request.headers_mut().extend(length.map(|length| (CONTENT_LENGTH, length.parse().expect("a value"))));
         let (mut writer, mut stream) = (Writer::default(), Vec::new());
-        writer.request(&request.into_parts().0)?;
+        writer.request(&outbound(&request, Content::Present))?;
         for length in parts {
             if !writer.has_room() {
                 std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await?;
@@ -320,12 +363,42 @@ mod tests {
             (CONTENT_LENGTH, "9".parse().expect("a value")),
         ]);
         for parts in [&[][..], &[1, 2, 3], &[100_000], &[10, 8192, 0, 50_000, 1]] {
-            let bytes = written(("transfer-encoding", "chunked"), parts, Some(&trailers)).await.expect("written");
+            let bytes = written(None, parts, Some(&trailers)).await.expect("written");
             let head = b"POST /cart?x=1 HTTP/1.1\r\nhost: store\r\ntransfer-encoding: chunked\r\n\r\n";
             let read = body(Framing::Chunked, &[bytes.strip_prefix(head).expect("the head")]);
             assert_eq!((read.body.len(), read.broken, read.rest.len()), (parts.iter().sum(), None, 0), "{parts:?}");
             assert_eq!(read.trailers, [("grpc-status".to_owned(), b"0".to_vec())], "a length is no trailer");
         }
+    }
+
+    /// A request as it is written, which came with these fields and asks for an upgrade or not.
+    fn head(fields: &[(&'static str, &'static str)], upgrade: Option<&HeaderValue>, content: Content) -> String {
+        let mut request = Request::get("http://elsewhere/cart?x=1").body(()).expect("a request");
+        let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        for (name, value) in fields {
+            request.headers_mut().append(name, value);
+        }
+        let mut writer = Writer::default();
+        writer.request(&OutboundHead { upgrade, ..outbound(&request, content) }).expect("begun");
+        String::from_utf8(writer.into_head().to_vec()).expect("text")
+    }
+
+    #[test]
+    fn a_head_has_one_host_one_cookie_and_its_own_framing() {
+        let begin = "GET /cart?x=1 HTTP/1.1\r\nhost: store\r\n";
+        let came = [("host", "other"), ("cookie", "a=1"), ("x-mine", "1"), ("cookie", "b=2"), ("transfer-encoding", "gzip")];
+        assert_eq!(head(&came, None, Content::Absent), format!("{begin}cookie: a=1; b=2\r\nx-mine: 1\r\n\r\n"));
+        let chunked = format!("{begin}x-mine: 1\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(head(&came[2..3], None, Content::Present), chunked, "what the head does not say has no body");
+        let known = [("content-length", "3")];
+        assert_eq!(head(&known, None, Content::Present), format!("{begin}content-length: 3\r\n\r\n"));
+    }
+
+    #[test]
+    fn an_upgrade_is_asked_for_once() {
+        let websocket = HeaderValue::from_static("websocket");
+        let asked = head(&[("connection", "x-mine"), ("upgrade", "other")], Some(&websocket), Content::Absent);
+        assert_eq!(asked, "GET /cart?x=1 HTTP/1.1\r\nhost: store\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
     }
 
     /// Takes whatever it is given, and sends it only when it is flushed a second time.
@@ -359,14 +432,15 @@ mod tests {
     #[tokio::test]
     async fn what_a_stream_keeps_is_flushed_until_it_is_sent() {
         let (mut writer, mut stream) = (Writer::default(), Keeping::default());
-        writer.request(&Request::get("/").body(()).expect("a request").into_parts().0).expect("begun");
+        let request = Request::get("/").body(()).expect("a request");
+        writer.request(&outbound(&request, Content::Absent)).expect("begun");
         std::future::poll_fn(|context| writer.poll_flush(&mut stream, context)).await.expect("sent");
         assert_eq!(stream.flushes, 2);
     }
 
     #[tokio::test]
     async fn a_body_is_as_long_as_its_head_says_or_an_error() {
-        let length = ("content-length", "5");
+        let length = Some("5");
         assert!(written(length, &[2, 3], None).await.expect("written").ends_with(b"\r\n\r\nxxxxx"));
         for parts in [&[2][..], &[6], &[5, 1]] {
             assert!(matches!(written(length, parts, None).await, Err(Error::Malformed(_))), "{parts:?}");

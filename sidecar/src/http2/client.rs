@@ -6,7 +6,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
-use ::http::{Method, Request, Response};
+use ::http::header::HOST;
+use ::http::{Method, Request, Response, Version};
 use bytes::Bytes;
 use h2::Reason;
 use h2::client::{Builder, SendRequest};
@@ -17,6 +18,7 @@ use tracing::debug;
 use super::gather::gather;
 use super::{Body, Error, FRAME_OVERHEAD_BYTES_MAX, RESET_STREAMS_MAX, SEND_BUFFER_BYTES_MAX, Sending, Upload, complete};
 use crate::http::body::Outgoing;
+use crate::http::outbound::Outbound;
 
 /// Largest head of a response.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
@@ -104,11 +106,16 @@ impl Connection {
     }
 
     /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(&mut self, request: Request<Outgoing>) -> Result<Response<Body>, SendError> {
+    pub(crate) async fn send(&mut self, Outbound { head, body }: Outbound<'_>) -> Result<Response<Body>, SendError> {
         let unsent = |error| SendError { error: Error::Stream(error), is_unsent: true };
         poll_fn(|context| self.sender.poll_ready(context)).await.map_err(unsent)?;
-        let (parts, body) = request.into_parts();
-        let mut request = Request::from_parts(parts, ());
+        let mut request = Request::new(());
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.into_owned();
+        *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = head.headers.clone();
+        // The target says it.
+        request.headers_mut().remove(HOST);
         let has_content = |length: &u64| *length != 0 || [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
         let length = body.size_hint().exact().filter(has_content);
         complete(request.headers_mut(), length);

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use ::http::{Request, Response};
+use ::http::{Request, Response, request};
 use bytes::Bytes;
 use futures::Stream as _;
 use futures::stream::FuturesUnordered;
@@ -68,7 +68,7 @@ type Free = RefCell<Vec<Rc<Desk>>>;
 ///
 /// # Errors
 /// The connection failed, or the client spoke no HTTP/2.
-pub(crate) async fn serve<S, B, F>(stream: S, is_ending: &Cell<bool>, answer: impl Fn(Request<Body>) -> F) -> Result<(), Error>
+pub(crate) async fn serve<S, B, F>(stream: S, is_ending: &Cell<bool>, answer: impl Fn(Box<request::Parts>, Body) -> F) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
@@ -145,7 +145,7 @@ where
 }
 
 /// Answers one stream after the other.
-async fn attend<B, F>(desk: Rc<Desk>, free: &Free, answer: impl Fn(Request<Body>) -> F)
+async fn attend<B, F>(desk: Rc<Desk>, free: &Free, answer: impl Fn(Box<request::Parts>, Body) -> F)
 where
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
@@ -167,16 +167,17 @@ where
 async fn serve_stream<B, F>(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
-    answer: impl Fn(Request<Body>) -> F,
+    answer: impl Fn(Box<request::Parts>, Body) -> F,
 ) -> Result<(), Error>
 where
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
 {
     let (parts, stream) = request.into_parts();
-    let body = Body::new(stream, &parts.headers);
+    let head = Box::new(parts);
+    let body = Body::new(stream, &head.headers);
     let response = {
-        let mut answered = pin!(answer(Request::from_parts(parts, body)));
+        let mut answered = pin!(answer(head, body));
         poll_fn(|context| match answered.as_mut().poll(context) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             // Nobody waits for it any more.

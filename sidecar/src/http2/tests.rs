@@ -1,34 +1,37 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 
-use ::http::{Method, Request, Response, StatusCode};
+use ::http::request::Parts;
+use ::http::{Request, Response, StatusCode};
 use futures::future::join_all;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::io::DuplexStream;
 
-use super::client::{Connection, Windows};
+use super::client::{Connection, SendError, Windows};
 use super::*;
 use crate::http::body::Outgoing;
+use crate::http::outbound::{Outbound, OutboundHead};
 
 const PIPE_BYTES: usize = 4096;
 const WINDOWS: Windows = Windows { stream_bytes: 64 * 1024, connection_bytes: 1024 * 1024 };
 
-fn request(path: &str, body: Vec<u8>) -> Request<Outgoing> {
-    let request = Request::builder().method(Method::POST).uri(format!("http://store{path}"));
-    request.body(Outgoing::Own(Full::new(body.into()))).expect("a request")
+/// Posts a body.
+async fn post(connection: &mut Connection, path: &str, body: Vec<u8>) -> Result<Response<Body>, SendError> {
+    let request = Request::post(format!("http://store{path}")).body(()).expect("a request");
+    connection.send(Outbound { head: OutboundHead::of(&request), body: Outgoing::Own(Full::new(body.into())) }).await
 }
 
 /// The body again, with the path in front.
-async fn echo(request: Request<Body>) -> Response<Full<Bytes>> {
-    let path = request.uri().path().as_bytes().to_vec();
-    match request.into_body().collect().await {
+async fn echo(head: Box<Parts>, body: Body) -> Response<Full<Bytes>> {
+    let path = head.uri.path().as_bytes().to_vec();
+    match body.collect().await {
         Ok(body) => Response::new(Full::new([path, body.to_bytes().to_vec()].concat().into())),
         Err(_) => Response::builder().status(StatusCode::BAD_REQUEST).body(Full::default()).expect("a response"),
     }
 }
 
 /// Serves one end of a pipe while `ask` uses the other, until it says that this is all.
-async fn served<B, F, A>(answer: impl Fn(Request<Body>) -> F, ask: impl FnOnce(DuplexStream) -> A)
+async fn served<B, F, A>(answer: impl Fn(Box<Parts>, Body) -> F, ask: impl FnOnce(DuplexStream) -> A)
 where
     B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
@@ -59,7 +62,7 @@ async fn many_streams_at_once_get_each_their_own_answer() {
                 let mut connection = connection.clone();
                 async move {
                     let (path, body) = (format!("/{round}/{number}"), vec![b'x'; number * number * 20]);
-                    let response = connection.send(request(&path, body.clone())).await.expect("an answer");
+                    let response = post(&mut connection, &path, body.clone()).await.expect("an answer");
                     let answer = response.into_body().collect().await.expect("a body").to_bytes();
                     assert!(answer == [path.as_bytes(), &body].concat(), "{path}: {} bytes", answer.len());
                 }
@@ -73,10 +76,10 @@ async fn many_streams_at_once_get_each_their_own_answer() {
 #[tokio::test]
 async fn a_body_that_was_reset_has_no_end_whatever_the_reason_says() {
     let seen = Cell::new(None);
-    let answer = |request: Request<Body>| {
+    let answer = |_, body: Body| {
         let seen = &seen;
         async move {
-            seen.set(Some(request.into_body().collect().await.is_ok()));
+            seen.set(Some(body.collect().await.is_ok()));
             Response::new(Full::<Bytes>::default())
         }
     };
@@ -106,14 +109,14 @@ async fn what_filters_set_and_http2_does_not_know_stays_behind() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_reset() {
-    let answer = |_: Request<Body>| async {
+    let answer = |_, _| async {
         let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("gone"))]);
         Response::new(StreamBody::new(frames))
     };
     let ask = |ours| async {
         let mut connection = connect(ours).await;
         // The head may be overtaken.
-        let error = match connection.send(request("/", Vec::new())).await {
+        let error = match post(&mut connection, "/", Vec::new()).await {
             Ok(response) => response.into_body().collect().await.expect_err("no end"),
             Err(refused) => refused.error,
         };
@@ -135,7 +138,7 @@ async fn a_connection_that_ended_sends_nothing() {
                 if connection.allowed().is_over.get() { Poll::Ready(()) } else { Poll::Pending }
             })
             .await;
-            let refused = connection.send(request("/", Vec::new())).await.expect_err("no answer");
+            let refused = post(&mut connection, "/", Vec::new()).await.expect_err("no answer");
             assert!(refused.is_unsent, "{}", refused.error);
         })
         .await;
@@ -144,14 +147,14 @@ async fn a_connection_that_ended_sends_nothing() {
 #[tokio::test]
 async fn an_upload_ends_when_nobody_wants_its_answer() {
     let (given, mut taken) = tokio::sync::mpsc::unbounded_channel();
-    let answer = |request: Request<Body>| {
+    let answer = |_, body: Body| {
         // An endpoint that answers at once, goes on answering, and reads nothing for now.
-        let _ = given.send(request.into_body());
+        let _ = given.send(body);
         async { Response::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>())) }
     };
     let ask = async move |ours| {
         let mut connection = connect(ours).await;
-        let response = connection.send(request("/", vec![b'x'; 1024 * 1024])).await.expect("a head");
+        let response = post(&mut connection, "/", vec![b'x'; 1024 * 1024]).await.expect("a head");
         drop(response);
         let body = taken.recv().await.expect("a body");
         let error = body.collect().await.expect_err("the rest is not sent any more");
@@ -162,7 +165,7 @@ async fn an_upload_ends_when_nobody_wants_its_answer() {
 
 #[tokio::test]
 async fn trailers_leave_what_http2_does_not_know() {
-    let answer = |_: Request<Body>| async {
+    let answer = |_, _| async {
         let trailers = [("connection", "close"), ("x-sum", "1")]
             .map(|(name, value)| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value)));
         let frames = [Frame::data(Bytes::from_static(b"whole")), Frame::trailers(trailers.into_iter().collect())];
@@ -170,7 +173,7 @@ async fn trailers_leave_what_http2_does_not_know() {
     };
     let ask = |ours| async {
         let mut connection = connect(ours).await;
-        let response = connection.send(request("/", Vec::new())).await.expect("a head");
+        let response = post(&mut connection, "/", Vec::new()).await.expect("a head");
         let answer = response.into_body().collect().await.expect("a whole answer");
         let trailers = answer.trailers().expect("trailers");
         assert_eq!((trailers.len(), trailers.get("x-sum").map(::http::HeaderValue::as_bytes)), (1, Some(&b"1"[..])));

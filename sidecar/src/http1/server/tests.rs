@@ -18,15 +18,15 @@ fn full(text: String) -> BoxBody<Bytes, Error> {
 
 /// `/echo` says what it read, `/ignore` reads nothing, `/stream` answers in chunks with a trailer, `/empty` with a status that has no body;
 /// `/never` does not answer.
-async fn answer(request: Result<(Request<Body<DuplexStream>>, Switch<DuplexStream>), Reason>) -> Answer {
-    let (request, _) = match request {
+async fn answer(request: Result<(Box<request::Parts>, Body<DuplexStream>, Switch<DuplexStream>), Reason>) -> Answer {
+    let (head, body, _) = match request {
         Ok(request) => request,
         Err(reason) => return Response::builder().status(reason.status()).body(full(reason.label().to_owned())).expect("a response"),
     };
-    match request.uri().path() {
+    match head.uri.path() {
         "/echo" => {
-            let method = request.method().clone();
-            let read = request.into_body().collect().await.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
+            let method = head.method;
+            let read = body.collect().await.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
             Response::new(full(format!("{method} {read:?}")))
         }
         "/stream" => {
