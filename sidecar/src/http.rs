@@ -134,22 +134,18 @@ pub(crate) async fn serve(stream: TcpStream, frontend: FrontendId, destination: 
 async fn serve_http1(stream: Rewound<Metered>, connection: &Rc<Connection>) -> Result<(), http1::Error> {
     let (begun, stream) = stream.into_parts();
     let is_ending = Cell::new(false);
-    let served = http1::server::serve(stream, begun, &is_ending, |request| {
-        let connection = Rc::clone(connection);
-        async move {
-            match request {
-                Ok((head, body, switch)) => forward::answer(head, ClientBody::Http1(body), Some(switch), connection).await,
-                Err(reason) => forward::refuse(reason, &connection),
-            }
-        }
+    let served = http1::server::serve(stream, begun, &is_ending, |received| {
+        let received = received.map(|(head, body, switch)| (head, ClientBody::Http1(body), Some(switch)));
+        forward::answer(received, Rc::clone(connection))
     });
     drive(pin!(served), connection, || is_ending.set(true)).await
 }
 
 async fn serve_http2(stream: Rewound<Metered>, connection: &Rc<Connection>) -> Result<(), http2::Error> {
     let is_ending = Cell::new(false);
-    let served =
-        http2::server::serve(stream, &is_ending, |head, body| forward::answer(head, ClientBody::Http2(body), None, Rc::clone(connection)));
+    let served = http2::server::serve(stream, &is_ending, |head, body| {
+        forward::answer(Ok((head, ClientBody::Http2(body), None)), Rc::clone(connection))
+    });
     drive(pin!(served), connection, || is_ending.set(true)).await
 }
 

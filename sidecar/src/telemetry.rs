@@ -359,8 +359,6 @@ pub(crate) struct Record {
 /// What an access log line says.
 #[derive(Debug)]
 pub(crate) struct Told {
-    /// Wall clock at the request's head.
-    pub(crate) time: SystemTime,
     /// Frontend that was dialled.
     pub(crate) frontend: Arc<str>,
     /// `NAMESPACE/NAME`; empty if none matched.
@@ -398,7 +396,6 @@ impl Told {
     pub(crate) fn new(frontend: Arc<str>, empty: &Arc<str>) -> Self {
         let empty = || Arc::clone(empty);
         Self {
-            time: SystemTime::now(),
             frontend,
             route: empty(),
             rule: empty(),
@@ -416,18 +413,23 @@ impl Told {
             bytes_sent: 0,
         }
     }
+
+    /// Wall clock at the request's head, since the epoch; for who hears of its end.
+    fn time(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(self.total)
+    }
 }
 
 impl Record {
-    /// A request that begins now.
-    pub(crate) fn begin(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, head: &::http::request::Parts) -> Self {
+    /// A request that begins now. It is large, and handed on often.
+    pub(crate) fn begin(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, head: &::http::request::Parts) -> Box<Self> {
         let mut told = Told::new(frontend, empty);
         told.method = Some(head.method.clone());
         told.protocol = if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
         if telemetry.access_log.is_some() || telemetry.tracer.is_some() || telemetry.taps.is_any() {
             head.uri.path().clone_into(&mut told.path);
         }
-        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None }
+        Box::new(Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None })
     }
 
     /// When the request's head had come.
@@ -441,9 +443,9 @@ impl Record {
     }
 
     /// A connection of which nothing but its bytes is known.
-    pub(crate) fn stream(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, protocol: &'static str) -> Self {
+    pub(crate) fn stream(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, protocol: &'static str) -> Box<Self> {
         let told = Told { protocol, ..Told::new(frontend, empty) };
-        Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None }
+        Box::new(Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None })
     }
 
     /// A connection was made, or refused for a reason.

@@ -97,7 +97,7 @@ async fn ask(filtered: &Filtered<'_>, prepared: &Prepared) -> Result<Answer, &'s
     let worker = filtered.worker;
     let empty = &worker.shared.empty;
     let mut told = Told::new(Arc::clone(empty), empty);
-    let Sent { response, used, .. } = send(worker, prepared, &mut told).await.map_err(Reason::label)?;
+    let Sent { response, used, .. } = *send(worker, prepared, &mut told).await.map_err(Reason::label)?;
     let (head, body) = response.into_parts();
     let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| "its answer is too long or broke off")?;
     let mut headers = head.headers;

@@ -29,7 +29,10 @@ use crate::reason::Reason;
 use crate::snapshot::{LiveBackend, LiveFrontend, LiveRule};
 use crate::telemetry::{Record, Told};
 
-/// A request with what its rule wants of it.
+/// A request as it came: its head, its body, and what the connection becomes if the answer switches protocols (none: it cannot become anything).
+pub(crate) type Received = (Box<Parts>, ClientBody, Option<Switch<Metered>>);
+
+/// A request with what its rule wants of it; large, so that it is handed on in a box.
 struct Routed {
     prepared: Prepared,
     changes: Vec<ResponseChange>,
@@ -47,13 +50,12 @@ struct Session {
 
 /// Answers a request; every answer is recorded, also when nobody waits for it any more.
 ///
-/// `client` is what the connection becomes if the answer switches protocols; none: it cannot become anything.
-pub(crate) async fn answer(
-    mut parts: Box<Parts>,
-    body: ClientBody,
-    client: Option<Switch<Metered>>,
-    connection: Rc<Connection>,
-) -> Response<ResponseBody> {
+/// What is `received` is a request, or why it is none.
+pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Connection>) -> Response<ResponseBody> {
+    let (mut parts, body, client) = match received {
+        Ok(received) => received,
+        Err(reason) => return refuse(reason, &connection),
+    };
     let shared = &connection.worker.shared;
     let in_flight = connection.meter.request();
     // One that asked for nothing else cannot be made to speak it.
@@ -80,7 +82,7 @@ pub(crate) async fn answer(
         Err(own) => Err(own),
     };
     let (routed, Sent { mut response, used, endpoint, deadline }) = match sent {
-        Ok(sent) => sent,
+        Ok((routed, sent)) => (routed, *sent),
         Err(own) => {
             body.give_up();
             return own.response(form, Guards { record, in_flight });
@@ -108,7 +110,7 @@ pub(crate) async fn answer(
 }
 
 /// The answer to what is no request.
-pub(crate) fn refuse(reason: Reason, connection: &Connection) -> Response<ResponseBody> {
+fn refuse(reason: Reason, connection: &Connection) -> Response<ResponseBody> {
     let shared = &connection.worker.shared;
     let record = Record::stream(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, "HTTP/1.1");
     Own::from(reason).response(Form::Whole, Guards { record, in_flight: connection.meter.request() })
@@ -147,7 +149,7 @@ async fn decide(
     connection: &Connection,
     limit: &mut Limit,
     record: &mut Record,
-) -> Result<Routed, Own> {
+) -> Result<Box<Routed>, Own> {
     head::check_framing(&parts.headers)?;
     let authority = head::authority(&parts)?;
     if parts.method == Method::CONNECT {
@@ -157,7 +159,7 @@ async fn decide(
     let live = match routes {
         Routes::Here(live) => live,
         Routes::NotLoaded => return Err(Reason::NotLoaded.into()),
-        Routes::Gone => return Ok(to_vip(parts, authority, body, upgrade, connection)),
+        Routes::Gone => return Ok(Box::new(to_vip(parts, authority, body, upgrade, connection))),
     };
     live.touch(limit.began.into_std().saturating_duration_since(connection.worker.shared.began).as_secs());
     if is_grpc(&live) && !head::is_grpc(&parts) {
@@ -190,7 +192,7 @@ async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Optio
 }
 
 /// Sends, and gives up once neither a part of the request nor the head of a response has moved for the idle limit, or the rule's time is over.
-async fn send_within(connection: &Connection, prepared: &Prepared, limit: Limit, told: &mut Told) -> Result<Sent, Reason> {
+async fn send_within(connection: &Connection, prepared: &Prepared, limit: Limit, told: &mut Told) -> Result<Box<Sent>, Reason> {
     let idle = connection.worker.shared.limits.stream_idle;
     let RequestBody::Client(body) = &prepared.body else { return send(&connection.worker, prepared, told).await };
     let mut sent = pin!(send(&connection.worker, prepared, told));
@@ -241,7 +243,7 @@ async fn route(
     (live, selection, rule): (&LiveFrontend, routing::table::Selection<'_>, &LiveRule),
     obeyed: Obeyed,
     told: &mut Told,
-) -> Result<Routed, Own> {
+) -> Result<Box<Routed>, Own> {
     let worker = &connection.worker;
     head::strip_hop_by_hop(&mut parts.headers);
     let mut filtered = Filtered {
@@ -270,7 +272,7 @@ async fn route(
         kept,
         is_grpc: is_grpc(live),
     };
-    Ok(Routed { prepared, changes, copies, session })
+    Ok(Box::new(Routed { prepared, changes, copies, session }))
 }
 
 /// Where a request goes.

@@ -38,7 +38,7 @@ pub(crate) enum ResponseBody {
 #[derive(Debug)]
 pub(crate) struct Guards {
     /// Told when dropped.
-    pub(crate) record: Record,
+    pub(crate) record: Box<Record>,
     /// The client's connection is busy until then.
     pub(crate) in_flight: InFlight,
 }

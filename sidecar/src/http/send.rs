@@ -29,7 +29,7 @@ const BACKOFF_DEFAULT: Duration = Duration::from_millis(25);
 /// A wait between retries grows to so many times the least one.
 const BACKOFF_GROWTH_MAX: u32 = 10;
 
-/// A response and what it came on.
+/// A response and what it came on; large, so that it is handed on in a box.
 #[derive(Debug)]
 pub(crate) struct Sent {
     /// Its head, and the body that follows.
@@ -52,7 +52,7 @@ struct Attempts {
 }
 
 /// Sends a request and waits for the head of a response that the route is content with, within its retries.
-pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, told: &mut Told) -> Result<Sent, Reason> {
+pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, told: &mut Told) -> Result<Box<Sent>, Reason> {
     let mut attempts = Attempts::default();
     let budget = prepared.backend().and_then(|backend| backend.budget.clone());
     if let Some(budget) = &budget {
@@ -85,7 +85,7 @@ pub(crate) async fn send(worker: &Rc<Worker>, prepared: &Prepared, told: &mut To
 }
 
 /// Statuses as the route says; of what got no response everything but what another attempt cannot change (GEP-1731; digest H-27).
-fn is_retried(retry: &Retry, result: &Result<Sent, Reason>) -> bool {
+fn is_retried(retry: &Retry, result: &Result<Box<Sent>, Reason>) -> bool {
     match result {
         Ok(sent) => retry.codes.contains(&sent.response.status()),
         Err(reason) => {
@@ -98,11 +98,15 @@ fn is_retried(retry: &Retry, result: &Result<Sent, Reason>) -> bool {
 }
 
 /// One attempt within the rule's time for it.
-async fn attempt_within(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attempts, told: &mut Told) -> Result<Sent, Reason> {
+async fn attempt_within(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attempts, told: &mut Told) -> Result<Box<Sent>, Reason> {
     let Some(limit) = prepared.timeouts().backend_request else { return attempt(worker, prepared, attempts, told).await };
     let deadline = tokio::time::Instant::now() + limit;
     match tokio::time::timeout_at(deadline, attempt(worker, prepared, attempts, told)).await {
-        Ok(result) => result.map(|sent| Sent { deadline: Some(deadline), ..sent }),
+        Ok(Ok(mut sent)) => {
+            sent.deadline = Some(deadline);
+            Ok(sent)
+        }
+        Ok(Err(reason)) => Err(reason),
         Err(_) => {
             if let Some(endpoint) = &attempts.current {
                 prepared.note(worker, endpoint, Outcome::Failure);
@@ -113,7 +117,7 @@ async fn attempt_within(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut
 }
 
 /// One attempt: what was not processed is sent again at once, on another connection or to another endpoint.
-async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attempts, told: &mut Told) -> Result<Sent, Reason> {
+async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attempts, told: &mut Told) -> Result<Box<Sent>, Reason> {
     let transport = prepared.transport();
     let mut reuse = Reuse::Allowed;
     let mut times = 0;
@@ -153,7 +157,7 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
                 endpoint.state.observe(sent_at.elapsed());
                 let judged = prepared.judge(worker, &endpoint, &response);
                 let used = Used { lease, worker: Rc::clone(worker), counted, judged };
-                return Ok(Sent { response, used, endpoint: endpoint.address, deadline: None });
+                return Ok(Box::new(Sent { response, used, endpoint: endpoint.address, deadline: None }));
             }
             Err(failed) => {
                 debug!(endpoint = %endpoint.address, error = %failed.error, is_reused = lease.is_reused(), "send");

@@ -77,6 +77,9 @@ pub(crate) struct Body<S>(Option<Rc<RefCell<Exchange<S>>>>);
 #[derive(Debug)]
 pub(crate) struct Switch<S>(Rc<RefCell<Exchange<S>>>);
 
+/// A request as it came: its head, its body, and what the connection becomes if the answer says so.
+pub(crate) type Received<S> = (Box<request::Parts>, Body<S>, Switch<S>);
+
 /// What the end of a response depends on.
 struct Asked {
     version: Version,
@@ -107,7 +110,7 @@ pub(crate) async fn serve<S, B, F>(
     stream: S,
     begun: Bytes,
     is_ending: &Cell<bool>,
-    mut answer: impl FnMut(Result<(Box<request::Parts>, Body<S>, Switch<S>), Reason>) -> F,
+    mut answer: impl FnMut(Result<Received<S>, Reason>) -> F,
 ) -> Result<(), Error>
 where
     S: Socket + AsyncRead + AsyncWrite,

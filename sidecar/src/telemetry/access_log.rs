@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::{Condvar, Mutex};
@@ -166,7 +166,7 @@ impl<'t> Line<'t> {
     pub(super) fn of(told: &'t Told) -> Self {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
-            time_s: told.time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64(),
+            time_s: told.time().as_secs_f64(),
             frontend: &told.frontend,
             route: &told.route,
             rule: &told.rule,

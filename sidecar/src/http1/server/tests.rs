@@ -18,7 +18,7 @@ fn full(text: String) -> BoxBody<Bytes, Error> {
 
 /// `/echo` says what it read, `/ignore` reads nothing, `/stream` answers in chunks with a trailer, `/empty` with a status that has no body;
 /// `/never` does not answer.
-async fn answer(request: Result<(Box<request::Parts>, Body<DuplexStream>, Switch<DuplexStream>), Reason>) -> Answer {
+async fn answer(request: Result<Received<DuplexStream>, Reason>) -> Answer {
     let (head, body, _) = match request {
         Ok(request) => request,
         Err(reason) => return Response::builder().status(reason.status()).body(full(reason.label().to_owned())).expect("a response"),
