@@ -12,10 +12,10 @@ pub use read::Framing;
 
 use std::io;
 
+use ::http::Version;
 use ::http::header::CONNECTION;
-use ::http::{HeaderMap, Version};
 
-use crate::http::head;
+use crate::http::head::Fields;
 
 /// Why a message could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,8 @@ impl Error {
 }
 
 /// Whether a connection goes on after a message that says this (RFC 9112 section 9.3).
-fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &[u8]| head::names(headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
+fn keeps_alive(version: Version, fields: Fields<'_>) -> bool {
+    let says = |option: &[u8]| fields.members(&CONNECTION).any(|name| name.eq_ignore_ascii_case(option));
     !says(b"close") && (version == Version::HTTP_11 || says(b"keep-alive"))
 }
 

@@ -146,7 +146,7 @@ fn complete(headers: &mut HeaderMap, length: Option<u64>) {
         head::strip_hop_by_hop(headers);
     }
     if let Some(length) = length
-        && !head::has(headers, &CONTENT_LENGTH)
+        && !headers.contains_key(CONTENT_LENGTH)
     {
         headers.insert(CONTENT_LENGTH, length.into());
     }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use ::http::request::Parts;
 use ::http::{HeaderValue, Method};
 
-use crate::http::head;
 pub use crate::http::head::Content;
+use crate::http::head::{self, Fields};
 use crate::http::outbound::OutboundHead;
 use crate::http1::trial;
 use crate::reason::Reason;
@@ -18,12 +18,13 @@ use crate::reason::Reason;
 /// # Errors
 /// The label of the answer that the client gets instead.
 pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) -> Result<Parts, &'static str> {
-    head::check_framing(&parts.headers).map_err(|reason| reason.label())?;
+    let fields = Fields::of(&parts.headers);
+    head::check_framing(fields).map_err(|reason| reason.label())?;
     let authority = head::authority(&parts).map_err(|reason| reason.label())?;
     if parts.method == Method::CONNECT {
         return Err(Reason::UnsupportedConnect.label());
     }
-    let upgrade = head::upgrade(&parts);
+    let upgrade = head::upgrade(parts.version, fields);
     head::strip_hop_by_hop(&mut parts.headers);
     let head = OutboundHead {
         method: &parts.method,

@@ -51,17 +51,27 @@ pub(crate) struct RequestLabels {
 }
 
 impl Hash for RequestLabels {
-    /// One number of them all: a family's own hasher is slow with so many texts.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        static FAST: LazyLock<foldhash::fast::RandomState> = LazyLock::new(Default::default);
         let Self { frontend, route, rule, backend, source_cluster, status, reason } = self;
-        hasher.write_u64(FAST.hash_one((frontend, route, rule, backend, source_cluster, status, reason)));
+        hasher.write_u64(hash_of((frontend, route, rule, backend, source_cluster, status, reason)));
     }
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, EncodeLabelSet, Eq, PartialEq)]
 struct FrontendLabel {
     frontend: Arc<str>,
+}
+
+impl Hash for FrontendLabel {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(hash_of(&self.frontend));
+    }
+}
+
+/// One number of texts: a family's own hasher is slow with them, and is asked with each request.
+fn hash_of(labels: impl Hash) -> u64 {
+    static FAST: LazyLock<foldhash::fast::RandomState> = LazyLock::new(Default::default);
+    FAST.hash_one(labels)
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -459,11 +469,11 @@ impl Record {
         &mut self.told
     }
 
-    /// The response's head is there.
-    pub(crate) fn head(&mut self, status: ::http::StatusCode, reason: Option<Reason>) {
+    /// The response's head is there since then.
+    pub(crate) fn head(&mut self, status: ::http::StatusCode, reason: Option<Reason>, since: Instant) {
         self.told.status = status.as_u16();
         self.told.reason = reason.map_or("", Reason::label);
-        self.told.head = Some(self.began.elapsed());
+        self.told.head = Some(since.saturating_duration_since(self.began));
     }
 
     /// The response broke off after its head.

@@ -16,12 +16,13 @@ use tracing::debug;
 
 use super::body::{ClientBody, EndpointBody, Replayable};
 use super::filters::{Copy, Filtered};
+use super::head::{self, Fields};
 use super::meter::Metered;
 use super::own::{Form, Own};
 use super::prepared::{Obeyed, Prepared, RequestBody, Target};
 use super::response::{Guards, ResponseBody, Streamed, Used};
 use super::send::{Sent, send, wall_clock};
-use super::{Connection, Routes, head, mirror};
+use super::{Connection, Routes, mirror};
 use crate::http1::client::Switched;
 use crate::http1::server::Switch;
 use crate::passthrough;
@@ -58,8 +59,10 @@ pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Co
     };
     let shared = &connection.worker.shared;
     let in_flight = connection.meter.request();
+    let fields = Fields::of(&parts.headers);
+    let upgrade = head::check_framing(fields).map(|()| head::upgrade(parts.version, fields));
     // One that asked for nothing else cannot be made to speak it.
-    let client = client.filter(|_| head::upgrade(&parts).is_some());
+    let client = client.filter(|_| matches!(upgrade, Ok(Some(_))));
     let mut record = Record::begin(&shared.telemetry, Arc::clone(&connection.name), &shared.empty, &parts);
     record.trace(&mut parts.headers, || connection.worker.random());
     let began = Instant::from_std(record.began());
@@ -73,7 +76,7 @@ pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Co
     let form = form(&parts, &routes);
     let body = Replayable::new(body, idle, moved, &connection.meter);
     let mut limit = Limit { began, request: None };
-    let decided = decide(parts, body.clone(), routes, &connection, &mut limit, &mut record).await;
+    let decided = decide(parts, upgrade, body.clone(), routes, &connection, &mut limit, &mut record).await;
     let sent = match decided {
         Ok(routed) => match send_within(&connection, &routed.prepared, limit, record.told()).await {
             Ok(sent) => Ok((routed, sent)),
@@ -81,14 +84,14 @@ pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Co
         },
         Err(own) => Err(own),
     };
-    let (routed, Sent { mut response, used, endpoint, deadline }) = match sent {
+    let (routed, Sent { mut response, used, endpoint, answered, deadline }) = match sent {
         Ok((routed, sent)) => (routed, *sent),
         Err(own) => {
             body.give_up();
             return own.response(form, Guards { record, in_flight });
         }
     };
-    record.head(response.status(), None);
+    record.head(response.status(), None, answered);
     let guards = Guards { record, in_flight };
     let is_switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if !is_switched {
@@ -144,18 +147,18 @@ impl Limit {
 /// From the routes to what is sent; its copies are on their way then.
 async fn decide(
     parts: Box<Parts>,
+    upgrade: Result<Option<::http::HeaderValue>, Reason>,
     body: Replayable,
     routes: Routes,
     connection: &Connection,
     limit: &mut Limit,
     record: &mut Record,
 ) -> Result<Box<Routed>, Own> {
-    head::check_framing(&parts.headers)?;
+    let upgrade = upgrade?;
     let authority = head::authority(&parts)?;
     if parts.method == Method::CONNECT {
         return Err(Reason::UnsupportedConnect.into());
     }
-    let upgrade = head::upgrade(&parts);
     let live = match routes {
         Routes::Here(live) => live,
         Routes::NotLoaded => return Err(Reason::NotLoaded.into()),

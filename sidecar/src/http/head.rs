@@ -20,12 +20,49 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// Fields of one connection (RFC 9110 section 7.6.1). Trailer stays: it announces fields that are forwarded.
 static HOP_BY_HOP: [HeaderName; 7] = [CONNECTION, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE];
 
-/// A head of so many fields is looked through for one.
-const COMPARED_MAX: usize = 16;
-
 /// Whether a field is one of the connection's.
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(name)
+}
+
+/// The fields of a head, and which there may be: one look at their names spares most look-ups of those that are not there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fields<'h> {
+    headers: &'h HeaderMap,
+    /// A bit for each name, which few names share.
+    names: u64,
+}
+
+impl<'h> Fields<'h> {
+    /// Looks at them.
+    pub(crate) fn of(headers: &'h HeaderMap) -> Self {
+        Self { headers, names: headers.keys().fold(0, |names, name| names | bit(name)) }
+    }
+
+    fn may_have(self, field: &HeaderName) -> bool {
+        self.names & bit(field) != 0
+    }
+
+    /// Whether a field is there.
+    pub(crate) fn has(self, field: &HeaderName) -> bool {
+        self.may_have(field) && self.headers.contains_key(field)
+    }
+
+    /// The lines of a field.
+    pub(crate) fn lines(self, field: &HeaderName) -> impl Iterator<Item = &'h HeaderValue> {
+        self.may_have(field).then(|| self.headers.get_all(field)).into_iter().flatten()
+    }
+
+    /// The comma-separated members of a field, in all its lines; bytes, since a member that is no text takes none of the others with it.
+    pub(crate) fn members(self, field: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+        self.lines(field).flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    }
+}
+
+/// By length and first letter.
+fn bit(name: &HeaderName) -> u64 {
+    let name = name.as_str();
+    1 << ((name.len() * 15 + usize::from(name.as_bytes().first().copied().unwrap_or_default())) % 64)
 }
 
 /// The one authority of a request: `:authority` or that of an absolute-form target, else Host (RFC 9112 section 3.2).
@@ -47,29 +84,23 @@ pub(crate) fn authority(parts: &Parts) -> Result<Option<HeaderValue>, Reason> {
 }
 
 /// Refuses a request whose length is given in more than one way (RFC 9112 section 6.3: a sender that does so may be smuggling).
-pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), Reason> {
-    if !has(headers, &CONTENT_LENGTH) {
-        return Ok(());
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let first = lengths.next();
-    let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
-    if lengths.next().is_some() || first.is_some_and(|length| !is_number(length)) {
-        return Err(Reason::InvalidFraming);
-    }
-    if has(headers, &TRANSFER_ENCODING) {
+pub(crate) fn check_framing(fields: Fields<'_>) -> Result<(), Reason> {
+    let mut lengths = fields.lines(&CONTENT_LENGTH);
+    let Some(first) = lengths.next() else { return Ok(()) };
+    let is_number = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+    if lengths.next().is_some() || !is_number || fields.has(&TRANSFER_ENCODING) {
         return Err(Reason::InvalidFraming);
     }
     Ok(())
 }
 
 /// What a request asks to become instead of HTTP, if it does (RFC 9110 section 7.8).
-pub(crate) fn upgrade(parts: &Parts) -> Option<HeaderValue> {
-    let asks = parts.version == Version::HTTP_11 && names(&parts.headers, CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+pub(crate) fn upgrade(version: Version, fields: Fields<'_>) -> Option<HeaderValue> {
+    let asks = version == Version::HTTP_11 && fields.members(&CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     // An upgrade to HTTP/2 would be a tunnel past every route (RFC 9113 section 3.1: no longer used).
     let is_h2c = |protocol: &[u8]| protocol.split(|byte| *byte == b'/').next().is_some_and(|name| name.eq_ignore_ascii_case(b"h2c"));
-    let is_http2 = || names(&parts.headers, UPGRADE).any(is_h2c);
-    (asks && !is_http2()).then(|| parts.headers.get(UPGRADE).cloned()).flatten()
+    let is_http2 = || fields.members(&UPGRADE).any(is_h2c);
+    (asks && !is_http2()).then(|| fields.lines(&UPGRADE).next().cloned()).flatten()
 }
 
 /// Whether a body follows a head.
@@ -102,26 +133,22 @@ pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Option<Outcome
     if !is_grpc {
         return Some(Outcome::Success);
     }
-    has(headers, &GRPC_STATUS).then(|| outcome_of_trailers(headers))
+    headers.contains_key(GRPC_STATUS).then(|| outcome_of_trailers(headers))
 }
 
 /// Removes what belongs to the connection that a message came in on. `TE: trailers` stays: it is about the whole path in practice, gRPC
 /// relies on it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    // Many messages have none.
-    if !headers.keys().any(is_hop_by_hop) {
+    let fields = Fields::of(headers);
+    let there: Vec<&HeaderName> = HOP_BY_HOP.iter().filter(|name| fields.has(name)).collect();
+    if there.is_empty() {
         return;
     }
-    let wants_trailers = names(headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    let wants_trailers = fields.members(&TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
     let is_known = |name: &[u8]| HOP_BY_HOP.iter().any(|known| known.as_str().as_bytes().eq_ignore_ascii_case(name));
     let listed: Vec<HeaderName> =
-        names(headers, CONNECTION).filter(|name| !is_known(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in &HOP_BY_HOP {
-        if has(headers, name) {
-            headers.remove(name);
-        }
-    }
-    for name in listed.iter().filter(|name| !is_needed(name)) {
+        fields.members(&CONNECTION).filter(|name| !is_known(name)).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    for name in there.into_iter().chain(listed.iter().filter(|name| !is_needed(name))) {
         headers.remove(name);
     }
     if wants_trailers {
@@ -132,18 +159,6 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// What `Connection` cannot take away: the one who lists it would change what the message means.
 fn is_needed(name: &HeaderName) -> bool {
     [HOST, CONTENT_LENGTH, TRAILER].contains(name)
-}
-
-/// Whether a field is there. Few fields are sooner compared than the name of one is hashed.
-pub(crate) fn has(headers: &HeaderMap, field: &HeaderName) -> bool {
-    if headers.keys_len() <= COMPARED_MAX { headers.keys().any(|name| name == field) } else { headers.contains_key(field) }
-}
-
-/// The comma-separated members of a field, in all its lines; bytes, since a member that is no text takes none of the others with it.
-pub(crate) fn names(headers: &HeaderMap, field: HeaderName) -> impl Iterator<Item = &[u8]> {
-    let lines = has(headers, &field).then(|| headers.get_all(field)).into_iter().flatten();
-    let lines = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    lines.map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -175,7 +190,7 @@ mod tests {
         let asked = |fields: &[(&str, &str)]| {
             let mut request = ::http::Request::builder().version(Version::HTTP_11).body(()).expect("a request");
             *request.headers_mut() = headers(fields);
-            upgrade(&request.into_parts().0).is_some()
+            upgrade(request.version(), Fields::of(request.headers())).is_some()
         };
         assert!(asked(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
         assert!(!asked(&[("upgrade", "websocket")]));
@@ -203,7 +218,7 @@ mod tests {
             (&[("content-length", "5, 5")], false),
             (&[("content-length", "+5")], false),
         ] {
-            assert_eq!(check_framing(&headers(fields)).is_ok(), good, "{fields:?}");
+            assert_eq!(check_framing(Fields::of(&headers(fields))).is_ok(), good, "{fields:?}");
         }
     }
 

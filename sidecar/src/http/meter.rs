@@ -5,8 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -18,14 +19,14 @@ use crate::telemetry::ConnectionKind;
 /// Bytes and requests of one connection. The stream, the requests on it and its time limits share it; one thread uses it.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    base: Instant,
+    base_ms: u64,
     /// Requests that are being served.
     in_flight: AtomicUsize,
-    /// Milliseconds after `base`, plus one, at which bytes came in after the last request: the next head has begun. 0: it has not.
+    /// Milliseconds after `base_ms`, plus one, at which bytes came in after the last request: the next head has begun. 0: it has not.
     head_begun_ms: AtomicU64,
-    /// Milliseconds after `base` since which nothing is served.
+    /// Milliseconds after `base_ms` since which nothing is served.
     quiet_ms: AtomicU64,
-    /// Milliseconds after `base` at which a byte last came or went.
+    /// Milliseconds after `base_ms` at which a byte last came or went.
     moved_ms: AtomicU64,
     /// In HTTP/2 not every byte between requests is the beginning of a head.
     is_http2: AtomicBool,
@@ -35,7 +36,7 @@ pub(crate) struct Meter {
 impl Default for Meter {
     fn default() -> Self {
         Self {
-            base: Instant::now(),
+            base_ms: coarse_ms(),
             in_flight: AtomicUsize::new(0),
             head_begun_ms: AtomicU64::new(0),
             quiet_ms: AtomicU64::new(0),
@@ -89,7 +90,7 @@ impl Meter {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX)
+        coarse_ms().saturating_sub(self.base_ms)
     }
 
     fn is_expired(&self, limits: Limits) -> bool {
@@ -109,6 +110,13 @@ impl Meter {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Milliseconds of a clock that only goes forward, as of its last tick, which is some milliseconds ago at most: with each message it is asked several
+/// times, and to ask it costs little.
+fn coarse_ms() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A request that is being served.

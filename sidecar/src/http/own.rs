@@ -1,5 +1,7 @@
 //! Answers of the sidecar's own.
 
+use std::time::Instant;
+
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
@@ -81,7 +83,7 @@ impl Own {
             change.apply(&mut words.headers);
         }
         words.headers.insert(REASON_HEADER, HeaderValue::from_static(reason.label()));
-        guards.record.head(words.status, Some(reason));
+        guards.record.head(words.status, Some(reason), Instant::now());
         let mut response = Response::new(ResponseBody::Own(Full::new(words.body), Box::new(guards)));
         *response.status_mut() = words.status;
         *response.headers_mut() = words.headers;

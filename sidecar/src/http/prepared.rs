@@ -172,11 +172,10 @@ impl Prepared {
         }
     }
 
-    pub(super) fn endpoint(&self, worker: &Worker, tried: &[SocketAddr]) -> Option<LiveEndpoint> {
+    pub(super) fn endpoint(&self, worker: &Worker, tried: &[SocketAddr], now: Instant) -> Option<LiveEndpoint> {
         match &self.target {
             Target::Backend(backend) => {
                 let is_ipv6 = self.destination.is_ipv6();
-                let now = Instant::now();
                 let circumstances = Circumstances { is_ipv6, tried, now_ms: worker.ms_of(now), now };
                 let kept = self.kept.and_then(|kept| balance::kept(backend, kept, &circumstances));
                 kept.or_else(|| balance::pick(backend, &circumstances, || worker.random())).cloned()

@@ -38,6 +38,8 @@ pub(crate) struct Sent {
     pub(crate) used: Used,
     /// Who answered.
     pub(crate) endpoint: SocketAddr,
+    /// When its head came.
+    pub(crate) answered: Instant,
     /// When the attempt has to have ended, if the rule says so.
     pub(crate) deadline: Option<tokio::time::Instant>,
 }
@@ -123,7 +125,8 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
     let mut times = 0;
     let mut unreached: Vec<SocketAddr> = Vec::new();
     let mut last = Reason::NoEndpoint;
-    while let Some(endpoint) = next(worker, prepared, attempts, &unreached) {
+    let mut now = Instant::now();
+    while let Some(endpoint) = next(worker, prepared, attempts, &unreached, now) {
         told.endpoint = Some(endpoint.address);
         told.source_cluster = Arc::clone(&endpoint.cluster);
         attempts.current = Some(endpoint.clone());
@@ -143,21 +146,24 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
                 if unreached.len() >= CONNECTS_MAX {
                     break;
                 }
+                now = Instant::now();
                 continue;
             }
         };
         if !lease.is_reused() {
             worker.shared.telemetry.endpoint_connect("connected");
+            now = Instant::now();
         }
         times += 1;
         let counted = Counted::begin(&endpoint.state);
-        let sent_at = Instant::now();
+        let sent_at = now;
         match lease.send(prepared.outbound(transport, is_tls)?).await {
             Ok(response) => {
-                endpoint.state.observe(sent_at.elapsed());
+                let answered = Instant::now();
+                endpoint.state.observe(answered.saturating_duration_since(sent_at));
                 let judged = prepared.judge(worker, &endpoint, &response);
                 let used = Used { lease, worker: Rc::clone(worker), counted, judged };
-                return Ok(Box::new(Sent { response, used, endpoint: endpoint.address, deadline: None }));
+                return Ok(Box::new(Sent { response, used, endpoint: endpoint.address, answered, deadline: None }));
             }
             Err(failed) => {
                 debug!(endpoint = %endpoint.address, error = %failed.error, is_reused = lease.is_reused(), "send");
@@ -177,6 +183,7 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
                 }
                 worker.shared.telemetry.retry("unprocessed");
                 told.retries += 1;
+                now = Instant::now();
             }
         }
     }
@@ -184,14 +191,14 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
 }
 
 /// An endpoint that was neither tried nor out of reach; where only tried ones are left, one of these.
-fn next(worker: &Worker, prepared: &Prepared, attempts: &mut Attempts, unreached: &[SocketAddr]) -> Option<LiveEndpoint> {
+fn next(worker: &Worker, prepared: &Prepared, attempts: &mut Attempts, unreached: &[SocketAddr], now: Instant) -> Option<LiveEndpoint> {
     if attempts.tried.is_empty() {
-        return prepared.endpoint(worker, unreached);
+        return prepared.endpoint(worker, unreached, now);
     }
     let avoided: Vec<SocketAddr> = attempts.tried.iter().chain(unreached).copied().collect();
-    prepared.endpoint(worker, &avoided).or_else(|| {
+    prepared.endpoint(worker, &avoided, now).or_else(|| {
         attempts.tried.clear();
-        prepared.endpoint(worker, unreached)
+        prepared.endpoint(worker, unreached, now)
     })
 }
 

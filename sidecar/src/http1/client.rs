@@ -21,7 +21,7 @@ use super::{Error, keeps_alive};
 use crate::connect::Place;
 use crate::detect::Rewound;
 use crate::http::body::Outgoing;
-use crate::http::head;
+use crate::http::head::Fields;
 use crate::http::outbound::{Outbound, OutboundHead};
 use crate::pipe::{Part, PipedBody, Way};
 use crate::tls::Stream;
@@ -252,17 +252,17 @@ impl Exchange {
         let status = response.status();
         let is_bodiless =
             *method == Method::HEAD || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let framing = match framing(response.version(), response.headers())? {
+        let fields = Fields::of(response.headers());
+        let framing = match framing(response.version(), fields)? {
             _ if is_bodiless => Framing::Exact(0),
             None => Framing::UntilEnd,
             Some(framing) => framing,
         };
-        if head::has(response.headers(), &TRANSFER_ENCODING) {
+        self.keeps_alive = framing != Framing::UntilEnd && !status.is_informational() && keeps_alive(response.version(), fields);
+        if fields.has(&TRANSFER_ENCODING) {
             // Which of the two counts is decided here, for everyone after us too.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        self.keeps_alive =
-            framing != Framing::UntilEnd && !status.is_informational() && keeps_alive(response.version(), response.headers());
         self.reader.begin_body(framing);
         Ok(response)
     }
@@ -287,7 +287,7 @@ fn parse(head: &Bytes) -> Result<Response<()>, Error> {
     let mut response = Response::new(());
     *response.status_mut() = code;
     *response.version_mut() = version;
-    *response.headers_mut() = headers(head, parsed.headers)?;
+    *response.headers_mut() = headers(head, parsed.headers, 0)?;
     let reason = parsed.reason.unwrap_or_default();
     if code.canonical_reason() != Some(reason)
         && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())

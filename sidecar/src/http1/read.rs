@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::Error;
-use crate::http::head;
+use crate::http::head::Fields;
 use crate::pipe::{Filled, Part, Socket, Way};
 
 /// What comes first is read into memory that all connections of a thread share.
@@ -33,8 +33,8 @@ const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 /// Fields of a response's head, or of trailers.
 const FIELDS_MAX: usize = 256;
 
-/// Room for what is usually added to a head on its way.
-const FIELDS_ADDED: usize = 4;
+/// Room for what is usually added to the head of a request on its way: its place in a trace. Answers are rarely added to.
+pub(super) const FIELDS_ADDED: usize = 2;
 
 /// Where a body ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -285,7 +285,7 @@ impl Reader {
         self.state = ENDED;
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         match httparse::parse_headers(&bytes, &mut fields)? {
-            httparse::Status::Complete((used, fields)) if used == bytes.len() => Ok(Between::Trailers(headers(&bytes, fields)?)),
+            httparse::Status::Complete((used, fields)) if used == bytes.len() => Ok(Between::Trailers(headers(&bytes, fields, 0)?)),
             httparse::Status::Complete(_) | httparse::Status::Partial => Err(Error::Malformed("trailers")),
         }
     }
@@ -384,9 +384,9 @@ pub(super) fn fields<'h>() -> [MaybeUninit<httparse::Header<'h>>; FIELDS_MAX] {
     [const { MaybeUninit::uninit() }; FIELDS_MAX]
 }
 
-/// Fields of a head, sharing its memory.
-pub(super) fn headers(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(fields.len() + FIELDS_ADDED);
+/// Fields of a head, sharing its memory; with room for so many more.
+pub(super) fn headers(head: &Bytes, fields: &[httparse::Header<'_>], room: usize) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::with_capacity(fields.len() + room);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Error::Malformed("a field's name"))?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| Error::Malformed("a field's value"))?;
@@ -404,17 +404,17 @@ pub(super) fn version(minor: Option<u8>) -> Result<Version, Error> {
 }
 
 /// What Transfer-Encoding and Content-Length say together; none: nothing (RFC 9112 section 6.3).
-pub(super) fn framing(version: Version, headers: &HeaderMap) -> Result<Option<Framing>, Error> {
-    if head::has(headers, &TRANSFER_ENCODING) {
+pub(super) fn framing(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Error> {
+    if fields.has(&TRANSFER_ENCODING) {
         if version != Version::HTTP_11 {
             return Err(Error::Malformed("Transfer-Encoding in HTTP/1.0"));
         }
-        let last = head::names(headers, TRANSFER_ENCODING).last();
+        let last = fields.members(&TRANSFER_ENCODING).last();
         let is_chunked = last.is_some_and(|name| name.eq_ignore_ascii_case(b"chunked"));
         return Ok(Some(if is_chunked { Framing::Chunked } else { Framing::UntilEnd }));
     }
     let mut length = None;
-    for value in head::names(headers, CONTENT_LENGTH) {
+    for value in fields.members(&CONTENT_LENGTH) {
         let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
         let number = is_number.then(|| std::str::from_utf8(value).ok()?.parse::<u64>().ok()).flatten();
         let number = number.ok_or(Error::Malformed("Content-Length is no number"))?;
@@ -501,7 +501,7 @@ mod tests {
     fn framing_by_length_and_by_encoding() {
         let of = |fields: &[(&'static str, &'static str)], version| {
             let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
-            framing(version, &fields.collect::<HeaderMap>()).ok()
+            framing(version, Fields::of(&fields.collect::<HeaderMap>())).ok()
         };
         let (new, old) = (Version::HTTP_11, Version::HTTP_10);
         assert_eq!(of(&[], new), Some(None));

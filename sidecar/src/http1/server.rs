@@ -16,11 +16,11 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::read::{Framing, Reader, fields, framing, headers, version};
+use super::read::{FIELDS_ADDED, Framing, Reader, fields, framing, headers, version};
 use super::write::{Connection, Encoding, Writer};
 use super::{Error, keeps_alive};
 use crate::detect::Rewound;
-use crate::http::head;
+use crate::http::head::Fields;
 use crate::pipe::{Part, PipedBody, Socket, Way};
 use crate::reason::Reason;
 
@@ -129,10 +129,7 @@ where
             Err(Error::Syntax(_)) => Err(Reason::InvalidRequest),
         };
         let (request, asked) = match request {
-            Ok(head) => {
-                let asked = Asked::of(&head);
-                (Ok((head, Body::new(exchange), Switch(Rc::clone(exchange)))), asked)
-            }
+            Ok((head, asked)) => (Ok((head, Body::new(exchange), Switch(Rc::clone(exchange)))), asked),
             Err(reason) => {
                 (Err(reason), Asked { version: Version::HTTP_11, method: Method::GET, keeps_alive: false, wants_trailers: false })
             }
@@ -233,9 +230,9 @@ async fn close<S: Socket + AsyncRead + AsyncWrite>(exchange: &RefCell<Exchange<S
 }
 
 impl Asked {
-    fn of(head: &request::Parts) -> Self {
-        let wants_trailers = head::names(&head.headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-        Self { version: head.version, method: head.method.clone(), keeps_alive: keeps_alive(head.version, &head.headers), wants_trailers }
+    fn of(head: &request::Parts, fields: Fields<'_>) -> Self {
+        let wants_trailers = fields.members(&TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+        Self { version: head.version, method: head.method.clone(), keeps_alive: keeps_alive(head.version, fields), wants_trailers }
     }
 }
 
@@ -257,32 +254,34 @@ impl<S: Socket + AsyncRead + AsyncWrite> Exchange<S> {
     }
 
     /// The next request's head; its body is set up.
-    fn poll_request(&mut self, is_ending: &Cell<bool>, context: &mut Context<'_>) -> Poll<Result<Box<request::Parts>, Error>> {
+    fn poll_request(&mut self, is_ending: &Cell<bool>, context: &mut Context<'_>) -> Poll<Result<(Box<request::Parts>, Asked), Error>> {
         let Some(stream) = &mut self.stream else { return Poll::Ready(Err(Error::Closed)) };
         if is_ending.get() && self.reader.is_idle() {
             return Poll::Ready(Err(Error::Closed));
         }
         let head = ready!(self.reader.poll_head(stream, HEAD_BYTES_MAX, context))?;
         let mut request = parse(&head)?;
-        if head::names(&request.headers, TRANSFER_ENCODING).count() > 1 {
+        let fields = Fields::of(&request.headers);
+        if fields.members(&TRANSFER_ENCODING).count() > 1 {
             // Whoever reads the body would take it for what it is not.
             return Poll::Ready(Err(Error::Malformed("a transfer coding besides chunked")));
         }
-        let framing = match framing(request.version, &request.headers)? {
+        let framing = match framing(request.version, fields)? {
             Some(Framing::UntilEnd) => return Poll::Ready(Err(Error::Malformed("the last Transfer-Encoding is not chunked"))),
             // A tunnel has no body.
             _ if request.method == Method::CONNECT => Framing::Exact(0),
             framing => framing.unwrap_or(Framing::Exact(0)),
         };
         self.reader.begin_body(framing);
+        let expects = || fields.members(&EXPECT).any(|what| what.eq_ignore_ascii_case(b"100-continue"));
+        let waits = !self.reader.has_ended() && request.version == Version::HTTP_11 && expects();
+        self.expectation = if waits { Expectation::Continue } else { Expectation::Nothing };
+        let asked = Asked::of(&request, fields);
         // Which of the two counts is decided here, for everyone after us too; and the client may have meant the other (RFC 9112 section 6.3).
         let has_both = framing == Framing::Chunked && request.headers.remove(CONTENT_LENGTH).is_some();
         // What follows a CONNECT may be meant for the tunnel, though there is none.
         self.is_last = has_both || request.method == Method::CONNECT;
-        let expects = || head::names(&request.headers, EXPECT).any(|what| what.eq_ignore_ascii_case(b"100-continue"));
-        let waits = !self.reader.has_ended() && request.version == Version::HTTP_11 && expects();
-        self.expectation = if waits { Expectation::Continue } else { Expectation::Nothing };
-        Poll::Ready(Ok(request))
+        Poll::Ready(Ok((request, asked)))
     }
 
     /// What there is to do while an answer is awaited: tell the client to go on, and notice that it is gone. Ready when it is.
@@ -412,10 +411,7 @@ fn encoding(asked: &Asked, parts: &response::Parts, body: &impl http_body::Body)
     if is_bodiless(asked, parts.status) {
         return Encoding::Exact(0);
     }
-    let said = head::has(&parts.headers, &CONTENT_LENGTH)
-        .then(|| parts.headers.get(CONTENT_LENGTH))
-        .flatten()
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let said = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     match said.or_else(|| body.size_hint().exact()) {
         Some(length) => Encoding::Exact(length),
         None if asked.version == Version::HTTP_11 => Encoding::Chunked,
@@ -437,7 +433,7 @@ pub(super) fn parse(head: &Bytes) -> Result<Box<request::Parts>, Error> {
     let target = parsed.path.and_then(|target| Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).ok());
     request.uri = target.ok_or(Error::Syntax(httparse::Error::Token))?;
     request.version = version(parsed.version)?;
-    request.headers = headers(head, parsed.headers).map_err(|_| Error::Syntax(httparse::Error::HeaderName))?;
+    request.headers = headers(head, parsed.headers, FIELDS_ADDED).map_err(|_| Error::Syntax(httparse::Error::HeaderName))?;
     Ok(request)
 }
 

@@ -312,7 +312,7 @@ impl Writer {
 
 /// As the head says: the length, which a filter may have set, or else whether there is a body (RFC 9112 section 6.3).
 fn encoding(head: &OutboundHead<'_>) -> Result<Encoding, Error> {
-    let length = head::has(head.headers, &CONTENT_LENGTH).then(|| head.headers.get(CONTENT_LENGTH)).flatten();
+    let length = head.headers.get(CONTENT_LENGTH);
     let Some(length) = length else {
         return Ok(if head.content == Content::Present { Encoding::Chunked } else { Encoding::Exact(0) });
     };
