@@ -2,6 +2,8 @@
 CARGO ?= cargo
 # Where `images/programs` builds: what is measured is linked as images have it.
 STATIC := $(or $(CARGO_TARGET_DIR),target)/$(shell rustc --print host-tuple)
+# The sidecar is built by itself, as for its image; these are what it is measured with.
+BESIDE := -p isthmus-cli -p isthmus-controller -p isthmus-init -p isthmus-tests
 # `make protocols` alone needs these two.
 GO ?= go
 PYTHON ?= python3
@@ -43,7 +45,8 @@ static: ## statically linked programs for images
 
 bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy from PyPI; release build): ARGS="--scenarios h1-32,h2-10 --rounds 5"
 	tests/bench/prepare target/bench
-	images/programs --release --workspace --bins --example bench
+	images/programs --release -p isthmus-sidecar
+	images/programs --release $(BESIDE) --bins --example bench
 	$(STATIC)/release/examples/bench run $(ARGS)
 
 PREFIX ?= /usr/local
@@ -60,7 +63,8 @@ install: ## the program `isthmus` with manual pages, completions and the plugin 
 	target/release/isthmus completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/isthmus.fish
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
-	images/programs --release --workspace --bins --example proxy_cost
+	images/programs --release -p isthmus-sidecar
+	images/programs --release $(BESIDE) --bins --example proxy_cost
 	$(STATIC)/release/examples/proxy_cost
 
 protocols: build $(PROTOCOLS)/venv/installed ## protocol suites that others wrote, against the real sidecar (needs Go and Python)

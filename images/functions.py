@@ -6,11 +6,14 @@ from pathlib import Path
 # One name a line: what a sidecar runs while it starts, serves and idles, as `images/record` saw it.
 FIRST = Path(__file__).with_name("first")
 
+# Ends the name of the part of a function that is set aside as rarely run.
+COLD = ".cold"
+
 # What differs between builds of the same source in a symbol's name (mangling v0): hashes of crates, and with their lengths where repeated parts are;
 # and numbers that the optimizer adds.
 CRATE = re.compile(r"Cs[0-9A-Za-z]+_")
 REPEATED = re.compile(r"B[0-9A-Za-z]*_")
-OPTIMIZED = re.compile(r"(\.llvm)?\.[0-9]+$")
+OPTIMIZED = re.compile(r"(\.llvm)?\.[0-9]+(?=\.cold$|$)")
 
 
 def stable(symbol: str) -> str:

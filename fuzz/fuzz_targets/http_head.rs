@@ -67,7 +67,12 @@ fn judge(parts: Parts, body: Option<u64>) -> Result<(), String> {
     let content = if body == Some(0) { Content::Absent } else { Content::Present };
     let upgrades = parts.headers.contains_key(UPGRADE);
     let destination = HeaderValue::from_static("10.0.0.1:80");
+    let target = parts.uri.clone();
     let Ok(sent) = forwarded(parts, &destination, content) else { return Ok(()) };
+    let sent = sent.map_err(|error| format!("{target} {received:?} cannot be read again: {error}"))?;
+    if (sent.uri.path(), sent.uri.query()) != (target.path(), target.query()) {
+        return Err(format!("{target} became {}", sent.uri));
+    }
     let headers = &sent.headers;
     let complain = |what: &str| Err(format!("{what}: {received:?} became {headers:?}"));
 

@@ -10,14 +10,14 @@ use ::http::{HeaderValue, Method};
 pub use crate::http::head::Content;
 use crate::http::head::{self, Fields};
 use crate::http::outbound::OutboundHead;
-use crate::http1::trial;
+use crate::http1::{self, trial};
 use crate::reason::Reason;
 
-/// The head that an endpoint reads where no filter edits it.
+/// The head that an endpoint reads where no filter edits it; an error instead of it would be ours.
 ///
 /// # Errors
 /// The label of the answer that the client gets instead.
-pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) -> Result<Parts, &'static str> {
+pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) -> Result<Result<Parts, http1::Error>, &'static str> {
     let fields = Fields::of(&parts.headers);
     head::check_framing(fields).map_err(|reason| reason.label())?;
     let authority = head::authority(&parts).map_err(|reason| reason.label())?;
@@ -34,5 +34,5 @@ pub fn forwarded(mut parts: Parts, destination: &HeaderValue, content: Content) 
         upgrade: upgrade.as_ref(),
         content,
     };
-    trial::written(&head).map_err(|_| "a head that cannot be written or read again")
+    Ok(trial::written(&head))
 }

@@ -369,6 +369,8 @@ pub(crate) struct Record {
 /// What an access log line says.
 #[derive(Debug)]
 pub(crate) struct Told {
+    /// Wall clock at the request's head; none: nobody wanted to hear of it then.
+    pub(crate) time: Option<SystemTime>,
     /// Frontend that was dialled.
     pub(crate) frontend: Arc<str>,
     /// `NAMESPACE/NAME`; empty if none matched.
@@ -406,6 +408,7 @@ impl Told {
     pub(crate) fn new(frontend: Arc<str>, empty: &Arc<str>) -> Self {
         let empty = || Arc::clone(empty);
         Self {
+            time: None,
             frontend,
             route: empty(),
             rule: empty(),
@@ -426,7 +429,8 @@ impl Told {
 
     /// Wall clock at the request's head, since the epoch; for who hears of its end.
     fn time(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(self.total)
+        let time = self.time.or_else(|| SystemTime::now().checked_sub(self.total)).unwrap_or(UNIX_EPOCH);
+        time.duration_since(UNIX_EPOCH).unwrap_or_default()
     }
 }
 
@@ -437,6 +441,7 @@ impl Record {
         told.method = Some(head.method.clone());
         told.protocol = if head.version == ::http::Version::HTTP_2 { "HTTP/2" } else { "HTTP/1.1" };
         if telemetry.access_log.is_some() || telemetry.tracer.is_some() || telemetry.taps.is_any() {
+            told.time = Some(SystemTime::now());
             head.uri.path().clone_into(&mut told.path);
         }
         Box::new(Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None })
@@ -454,7 +459,7 @@ impl Record {
 
     /// A connection of which nothing but its bytes is known.
     pub(crate) fn stream(telemetry: &Arc<Telemetry>, frontend: Arc<str>, empty: &Arc<str>, protocol: &'static str) -> Box<Self> {
-        let told = Told { protocol, ..Told::new(frontend, empty) };
+        let told = Told { time: Some(SystemTime::now()), protocol, ..Told::new(frontend, empty) };
         Box::new(Self { telemetry: Arc::clone(telemetry), began: Instant::now(), told, place: None })
     }
 

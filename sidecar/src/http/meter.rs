@@ -115,7 +115,8 @@ impl Meter {
 /// Milliseconds of a clock that only goes forward, as of its last tick, which is some milliseconds ago at most: with each message it is asked several
 /// times, and to ask it costs little.
 fn coarse_ms() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map(Duration::from).unwrap_or_default();
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).or_else(|_| clock_gettime(ClockId::CLOCK_MONOTONIC));
+    let now = now.map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Outbound<'p> {
 pub(crate) struct OutboundHead<'p> {
     /// Its method.
     pub(crate) method: &'p Method,
-    /// Its target as the transport has it: a path, or all of it in HTTP/2.
+    /// Its target: all of it in HTTP/2; over HTTP/1.1 its path is sent.
     pub(crate) uri: Cow<'p, Uri>,
     /// Its fields, of which Host and what belongs to the connection is written below if at all.
     pub(crate) headers: &'p HeaderMap,

@@ -152,15 +152,17 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
         };
         if !lease.is_reused() {
             worker.shared.telemetry.endpoint_connect("connected");
+        }
+        // What had to wait for a connection, be it one that somebody else opened, is sent now and not before.
+        if !lease.is_reused() || transport == Transport::Http2 {
             now = Instant::now();
         }
         times += 1;
         let counted = Counted::begin(&endpoint.state);
-        let sent_at = now;
         match lease.send(prepared.outbound(transport, is_tls)?).await {
             Ok(response) => {
                 let answered = Instant::now();
-                endpoint.state.observe(answered.saturating_duration_since(sent_at));
+                endpoint.state.observe(answered.saturating_duration_since(now));
                 let judged = prepared.judge(worker, &endpoint, &response);
                 let used = Used { lease, worker: Rc::clone(worker), counted, judged };
                 return Ok(Box::new(Sent { response, used, endpoint: endpoint.address, answered, deadline: None }));
@@ -179,7 +181,7 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
                     return Err(reason);
                 }
                 if failed.failure != Failure::Refused {
-                    reuse = Reuse::OpenedSince(sent_at);
+                    reuse = Reuse::OpenedSince(now);
                 }
                 worker.shared.telemetry.retry("unprocessed");
                 told.retries += 1;

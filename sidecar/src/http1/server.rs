@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::header::{CONTENT_LENGTH, EXPECT, TE, TRANSFER_ENCODING};
+use ::http::uri::PathAndQuery;
 use ::http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -27,7 +28,7 @@ use crate::reason::Reason;
 /// Largest head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields in a head.
-const FIELDS_MAX: usize = 128;
+pub(super) const FIELDS_MAX: usize = 128;
 /// So much of a body that nobody wanted is read, so that the connection can go on.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// A client that is still sending has so long to read the answer before the connection is closed.
@@ -260,7 +261,7 @@ impl<S: Socket + AsyncRead + AsyncWrite> Exchange<S> {
             return Poll::Ready(Err(Error::Closed));
         }
         let head = ready!(self.reader.poll_head(stream, HEAD_BYTES_MAX, context))?;
-        let mut request = parse(&head)?;
+        let mut request = parse(&head, FIELDS_MAX)?;
         let fields = Fields::of(&request.headers);
         if fields.members(&TRANSFER_ENCODING).count() > 1 {
             // Whoever reads the body would take it for what it is not.
@@ -419,10 +420,22 @@ fn encoding(asked: &Asked, parts: &response::Parts, body: &impl http_body::Body)
     }
 }
 
-pub(super) fn parse(head: &Bytes) -> Result<Box<request::Parts>, Error> {
+/// A target without a path means the root's, and is sent on with it (RFC 9112 section 3.2.1): `http://store?x=1` is `/?x=1`.
+fn with_path(target: Uri) -> Uri {
+    if !target.path_and_query().is_some_and(|path| path.as_str().starts_with('?')) {
+        return target;
+    }
+    let mut parts = target.clone().into_parts();
+    let path = parts.path_and_query.take().map(|path| format!("/{}", path.as_str()));
+    parts.path_and_query = path.and_then(|path| PathAndQuery::try_from(path).ok());
+    Uri::from_parts(parts).unwrap_or(target)
+}
+
+/// A request's head of so many fields at most.
+pub(super) fn parse(head: &Bytes, fields_max: usize) -> Result<Box<request::Parts>, Error> {
     let mut memory = fields();
     let mut parsed = httparse::Request::new(&mut []);
-    let memory = memory.get_mut(..FIELDS_MAX).unwrap_or_default();
+    let memory = memory.get_mut(..fields_max).unwrap_or_default();
     if httparse::ParserConfig::default().parse_request_with_uninit_headers(&mut parsed, head, memory)?.is_partial() {
         return Err(Error::Syntax(httparse::Error::NewLine));
     }
@@ -431,7 +444,7 @@ pub(super) fn parse(head: &Bytes) -> Result<Box<request::Parts>, Error> {
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
     request.method = method.ok_or(Error::Syntax(httparse::Error::Token))?;
     let target = parsed.path.and_then(|target| Uri::from_maybe_shared(head.slice_ref(target.as_bytes())).ok());
-    request.uri = target.ok_or(Error::Syntax(httparse::Error::Token))?;
+    request.uri = with_path(target.ok_or(Error::Syntax(httparse::Error::Token))?);
     request.version = version(parsed.version)?;
     request.headers = headers(head, parsed.headers, FIELDS_ADDED).map_err(|_| Error::Syntax(httparse::Error::HeaderName))?;
     Ok(request)

@@ -81,7 +81,8 @@ pub fn body(framing: Framing, pieces: &[&[u8]]) -> Read {
 pub(crate) fn written(head: &OutboundHead<'_>) -> Result<Parts, Error> {
     let mut writer = Writer::default();
     writer.request(head)?;
-    server::parse(&writer.into_head()).map(|parts| *parts)
+    // A Host may have come to those that a client may send.
+    server::parse(&writer.into_head(), server::FIELDS_MAX + 1).map(|parts| *parts)
 }
 
 /// Serves a client; every request is read to its end and answered with nothing, and what is none is refused.

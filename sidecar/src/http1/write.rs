@@ -310,7 +310,7 @@ impl Writer {
     }
 }
 
-/// As the head says: the length, which a filter may have set, or else whether there is a body (RFC 9112 section 6.3).
+/// As the head says: the length, or else whether there is a body (RFC 9112 section 6.3).
 fn encoding(head: &OutboundHead<'_>) -> Result<Encoding, Error> {
     let length = head.headers.get(CONTENT_LENGTH);
     let Some(length) = length else {

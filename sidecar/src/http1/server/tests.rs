@@ -77,6 +77,15 @@ async fn requests_are_answered_in_turn_also_when_they_come_at_once() {
     assert!(is_content, "the client ended between requests");
 }
 
+#[test]
+fn a_target_without_a_path_is_the_roots() {
+    for (target, path) in [("http://store?x=1", "/?x=1"), ("http://store", "/"), ("http://store/?", "/?"), ("*", "*"), ("/a?b?c", "/a?b?c")]
+    {
+        let head = parse(&Bytes::from(format!("OPTIONS {target} {HOST}\r\n")), FIELDS_MAX).expect("a head");
+        assert_eq!(head.uri.path_and_query().map(PathAndQuery::as_str), Some(path), "{target}");
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_an_answer_is_told_as_the_client_understands_it() {
     for (head, expected) in [
