@@ -13,7 +13,7 @@ COLD = ".cold"
 # and numbers that the optimizer adds.
 CRATE = re.compile(r"Cs[0-9A-Za-z]+_")
 REPEATED = re.compile(r"B[0-9A-Za-z]*_")
-OPTIMIZED = re.compile(r"(\.llvm)?\.[0-9]+(?=\.cold$|$)")
+OPTIMIZED = re.compile(rf"(\.llvm)?\.[0-9]+(?={re.escape(COLD)}$|$)")
 
 
 def stable(symbol: str) -> str:

@@ -1,7 +1,7 @@
 //! What a client sends where HTTP routes are in force, up to the head that an endpoint would get.
 //!
 //! The bytes go through the sidecar's own detection and server, in two pieces that the first byte cuts. Of every request that
-//! is forwarded: one Host and at most one framing are left, the framing is that of the body that was read, and what belonged to the
+//! is forwarded, and read again as it was written: its target is the same, one Host and at most one framing are left, the framing is that of the body that was read, and what belonged to the
 //! client's connection is gone.
 #![no_main]
 

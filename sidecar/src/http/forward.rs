@@ -51,7 +51,7 @@ struct Session {
 
 /// Answers a request; every answer is recorded, also when nobody waits for it any more.
 ///
-/// What is `received` is a request, or why it is none.
+/// `received` is a request, or why what came is none.
 pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Connection>) -> Response<ResponseBody> {
     let (mut parts, body, client) = match received {
         Ok(received) => received,

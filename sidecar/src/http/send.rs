@@ -125,6 +125,7 @@ async fn attempt(worker: &Rc<Worker>, prepared: &Prepared, attempts: &mut Attemp
     let mut times = 0;
     let mut unreached: Vec<SocketAddr> = Vec::new();
     let mut last = Reason::NoEndpoint;
+    // When an endpoint is chosen; after a wait for its connection, when the request is sent to it.
     let mut now = Instant::now();
     while let Some(endpoint) = next(worker, prepared, attempts, &unreached, now) {
         told.endpoint = Some(endpoint.address);
