@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::filter::step::{Passing, Step};
 use crate::locality::Location;
-use crate::model::{BackendTarget, Filter, FrontendId, RouteKind, ServiceKind, ServicePort, ServiceRef};
+use crate::model::{BackendId, BackendTarget, Filter, FrontendId, RouteKind, ServiceKind, ServicePort, ServiceRef};
 use crate::reason::Reason;
 use crate::server_name;
 use crate::table::RouteTable;
@@ -206,12 +206,12 @@ fn http(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Expl
         explanation.outcome = Outcome::refused(Reason::NoRoute);
         return;
     };
-    let port = table.frontend().id.0.port;
-    let (applied, ended) = filters::apply(&selection.rule.filters, &mut passing, selection.matched, port);
+    let matched = (selection.matched, table.frontend().id.0.port);
+    let unasked = |service: &BackendId| shares::unasked(world, asked, service);
+    let (applied, ended) = filters::apply(&selection.rule.filters, &mut passing, matched, &unasked);
     explanation.filters = applied;
-    explanation.backends = shares::all(world, asked, (kind, selection.rule), |of: &[Filter]| {
-        filters::apply(of, &mut passing.clone(), selection.matched, port)
-    });
+    explanation.backends =
+        shares::all(world, asked, (kind, selection.rule), |of: &[Filter]| filters::apply(of, &mut passing.clone(), matched, &unasked));
     explanation.outcome = ended.unwrap_or_else(|| shares::outcome(&explanation.backends));
 }
 
@@ -235,12 +235,12 @@ fn stream(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Ex
 }
 
 /// Whether a step ends the walk, and as what.
-fn ended(step: &Step<'_>) -> Option<Outcome> {
+fn ended(step: &Step<'_>, unasked: &impl Fn(&BackendId) -> Option<Outcome>) -> Option<Outcome> {
     match step {
         Step::Passes | Step::Changes(_) | Step::Copies(_) => None,
         Step::Asks(asked) => match &asked.target {
-            // Whether a service says yes is known to nobody before.
-            BackendTarget::Backend(_) => None,
+            // Whether one that can be asked says yes is known to nobody before.
+            BackendTarget::Backend(service) => unasked(service),
             BackendTarget::Invalid(fault) => {
                 let why = format!("the authorization service: {}: {}", fault.reason.as_str(), fault.message);
                 Some(Outcome::of(OutcomeKind::Refused, Reason::InvalidBackend, why))

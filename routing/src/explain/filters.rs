@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Outcome, ended};
 use crate::filter::step::{Passing, ResponseChange, Step};
-use crate::model::{BackendTarget, Filter, RouteMatch};
+use crate::model::{BackendId, BackendTarget, Filter, RouteMatch};
 
 /// A filter that had its turn.
 #[derive(Clone, Debug, Serialize)]
@@ -21,8 +21,13 @@ pub struct Applied {
     pub after: String,
 }
 
-/// Lets a request pass; the outcome is there if one of the filters ends its way.
-pub(super) fn apply(filters: &[Filter], passing: &mut Passing, matched: &RouteMatch, port: NonZeroU16) -> (Vec<Applied>, Option<Outcome>) {
+/// Lets a request pass; the outcome is there if one of the filters ends its way. `unasked` says why a service cannot be asked.
+pub(super) fn apply(
+    filters: &[Filter],
+    passing: &mut Passing,
+    (matched, port): (&RouteMatch, NonZeroU16),
+    unasked: &impl Fn(&BackendId) -> Option<Outcome>,
+) -> (Vec<Applied>, Option<Outcome>) {
     let mut applied = Vec::new();
     for filter in filters {
         let headers = passing.parts.headers.clone();
@@ -47,7 +52,7 @@ pub(super) fn apply(filters: &[Filter], passing: &mut Passing, matched: &RouteMa
             },
             Step::Redirects { .. } | Step::Preflight(_) | Step::InvalidTarget(_) | Step::Unsupported(_) => "answers".to_owned(),
         };
-        let outcome = ended(&step);
+        let outcome = ended(&step, unasked);
         applied.push(Applied { filter: name(filter), effect, before, after: line(passing) });
         if outcome.is_some() {
             return (applied, outcome);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Applied, Asked, Outcome, OutcomeKind};
 use crate::locality::usable;
-use crate::model::{Addresses, BackendTarget, BackendTls, Filter, RouteKind, Rule, WeightedBackend};
+use crate::model::{Addresses, Backend, BackendId, BackendTarget, BackendTls, Filter, RouteKind, Rule, WeightedBackend};
 use crate::reason::Reason;
 use crate::world::World;
 
@@ -80,26 +80,44 @@ fn share(
     };
     let Some(backend) = world.backend(id) else { return nowhere(id.to_string(), Outcome::refused(Reason::NoEndpoint)) };
     let (filters, answered) = apply(&weighted.filters);
-    let broken = match &backend.tls {
-        // The client's own TLS passes through as it is.
-        Some(BackendTls::Broken(why)) if kind != RouteKind::Tls => {
-            Some(Outcome::of(OutcomeKind::Refused, Reason::TlsUnusable, format!("{}: {why}", Reason::TlsUnusable.sentence())))
-        }
-        Some(BackendTls::Broken(_) | BackendTls::Verified { .. }) | None => None,
-    };
-    let destination = match &backend.addresses {
+    let destination = destination(&backend, asked);
+    let instead = answered.or_else(|| unreachable(&backend, kind, &destination));
+    Share { backend: id.to_string(), weight, percent, filters, destination, instead }
+}
+
+fn destination(backend: &Backend, asked: &Asked) -> Destination {
+    match &backend.addresses {
         Addresses::Vips(vips) => Destination::Vips(vips.clone()),
         Addresses::Endpoints(endpoints) => {
             let mut clusters: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
-            for endpoint in usable(&backend, endpoints.clone(), &asked.location) {
+            for endpoint in usable(backend, endpoints.clone(), &asked.location) {
                 clusters.entry(endpoint.cluster).or_default().push(endpoint.address);
             }
             Destination::Endpoints(clusters)
         }
+    }
+}
+
+/// Why nobody of a backend can be asked.
+fn unreachable(backend: &Backend, kind: RouteKind, destination: &Destination) -> Option<Outcome> {
+    match &backend.tls {
+        // The client's own TLS passes through as it is.
+        Some(BackendTls::Broken(why)) if kind != RouteKind::Tls => {
+            return Some(Outcome::of(OutcomeKind::Refused, Reason::TlsUnusable, format!("{}: {why}", Reason::TlsUnusable.sentence())));
+        }
+        Some(BackendTls::Broken(_) | BackendTls::Verified { .. }) | None => {}
+    }
+    let is_empty = matches!(destination, Destination::Endpoints(clusters) if clusters.is_empty());
+    is_empty.then(|| Outcome::refused(Reason::NoEndpoint))
+}
+
+/// What a request gets that has to ask a service first, if nobody of that can be asked.
+pub(super) fn unasked(world: &World, asked: &Asked, service: &BackendId) -> Option<Outcome> {
+    let why = match world.backend(service) {
+        Some(backend) => unreachable(&backend, RouteKind::Http, &destination(&backend, asked))?,
+        None => Outcome::refused(Reason::NoEndpoint),
     };
-    let is_empty = matches!(&destination, Destination::Endpoints(clusters) if clusters.is_empty());
-    let instead = answered.or(broken).or_else(|| is_empty.then(|| Outcome::refused(Reason::NoEndpoint)));
-    Share { backend: id.to_string(), weight, percent, filters, destination, instead }
+    Some(Outcome::of(OutcomeKind::Refused, Reason::AuthUnavailable, format!("the authorization service {service}: {}", why.message)))
 }
 
 /// What a client gets of these.

@@ -16,6 +16,21 @@ kind: ServiceImport
 metadata: {name: cart, namespace: shop}
 spec: {type: ClusterSetIP, ips: [10.201.0.2], ports: [{port: 80}]}
 ---
+apiVersion: multicluster.x-k8s.io/v1beta1
+kind: ServiceImport
+metadata: {name: silent, namespace: shop}
+spec: {type: ClusterSetIP, ips: [10.201.0.3], ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: silent-east
+  namespace: shop
+  labels: {multicluster.kubernetes.io/service-name: silent, multicluster.kubernetes.io/source-cluster: east}
+addressType: IPv4
+ports: [{port: 3000}]
+endpoints: []
+---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata:
@@ -46,6 +61,23 @@ metadata: {name: own, namespace: checkout}
 spec:
   parentRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: store, namespace: shop}]
   rules: [{}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: guarded, namespace: shop}
+spec:
+  parentRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: silent}]
+  rules:
+  - matches: [{path: {value: /asks/nobody}}]
+    filters:
+    - type: ExternalAuth
+      externalAuth: {protocol: HTTP, backendRef: {group: multicluster.x-k8s.io, kind: ServiceImport, name: silent, port: 80}, http: {}}
+    backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: cart, port: 80}]
+  - matches: [{path: {value: /asks/cart}}]
+    filters:
+    - type: ExternalAuth
+      externalAuth: {protocol: HTTP, backendRef: {group: multicluster.x-k8s.io, kind: ServiceImport, name: cart, port: 80}, http: {}}
+    backendRefs: [{group: multicluster.x-k8s.io, kind: ServiceImport, name: cart, port: 80}]
 ";
 
 fn told(client: &str, host: &str, request: Request<()>) -> Result<Explanation, Unexplained> {
@@ -95,6 +127,16 @@ fn a_match_says_to_whom_it_lost_and_why() {
     // The store's own import has no EndpointSlice: the platform's address is dialled (digest D-3).
     assert!(matches!(&told.backends[0].destination, Destination::Vips(vips) if vips.len() == 1), "{:?}", told.backends);
     assert_eq!(told.outcome.kind, OutcomeKind::Forwarded);
+}
+
+#[test]
+fn a_service_that_nobody_can_ask_lets_nothing_pass() {
+    let refused = told("shop", "silent.shop.svc.clusterset.local", get("/asks/nobody")).expect("known");
+    assert_eq!((refused.outcome.kind, refused.outcome.reason), (OutcomeKind::Refused, Some(Reason::AuthUnavailable.label())));
+    let why = &refused.outcome.message;
+    assert!(why.starts_with("the authorization service ServiceImport/shop/silent/80: "), "{why}");
+    // One that can be asked may say yes.
+    assert_eq!(told("shop", "silent.shop.svc.clusterset.local", get("/asks/cart")).expect("known").outcome.kind, OutcomeKind::Forwarded);
 }
 
 #[test]
