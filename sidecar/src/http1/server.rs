@@ -22,6 +22,7 @@ use super::write::{Connection, Encoding, Writer};
 use super::{Error, keeps_alive};
 use crate::detect::Rewound;
 use crate::http::head::Fields;
+use crate::passthrough;
 use crate::pipe::{Part, PipedBody, Socket, Way};
 use crate::reason::Reason;
 
@@ -182,6 +183,12 @@ where
                 Poll::Ready(Some(Err(error))) => {
                     // As much as can be had of an answer that broke off; that it did is what counts.
                     let _ = stream.as_mut().map(|stream| writer.poll_flush(stream, context));
+                    // Without a length and without chunks an end is a whole answer's, and only a reset is none (RFC 9112 section 8).
+                    if writer.ends_with_connection()
+                        && let Some(socket) = stream.as_ref().and_then(S::plain)
+                    {
+                        passthrough::reset(socket);
+                    }
                     return Poll::Ready(Err(Error::Body(error.into())));
                 }
                 Poll::Ready(None) => writer.end(None)?,

@@ -221,6 +221,11 @@ impl Writer {
         self.has_ended
     }
 
+    /// Whether the end of the connection is the end of the message.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.encoding == Encoding::UntilEnd
+    }
+
     /// Whether the message goes on and another part of it can be taken now.
     pub(super) fn wants_more(&self) -> bool {
         !self.has_ended && self.has_room()

@@ -1,10 +1,13 @@
 //! What a client gets for what it sends, and when the connection goes on.
 
+use std::io::ErrorKind;
+
 use ::http::HeaderValue;
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{Full, StreamBody};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -17,8 +20,8 @@ fn full(text: String) -> BoxBody<Bytes, Error> {
 }
 
 /// `/echo` says what it read, `/ignore` reads nothing, `/stream` answers in chunks with a trailer, `/empty` with a status that has no body;
-/// `/never` does not answer.
-async fn answer(request: Result<Received<DuplexStream>, Reason>) -> Answer {
+/// `/broken` breaks off in its body; `/never` does not answer.
+async fn answer<S: Socket + AsyncRead + AsyncWrite>(request: Result<Received<S>, Reason>) -> Answer {
     let (head, body, _) = match request {
         Ok(request) => request,
         Err(reason) => return Response::builder().status(reason.status()).body(full(reason.label().to_owned())).expect("a response"),
@@ -37,6 +40,10 @@ async fn answer(request: Result<Received<DuplexStream>, Reason>) -> Answer {
                 Frame::trailers(trailers.into_iter().collect()),
             ];
             Response::new(StreamBody::new(tokio_stream::iter(frames.map(Ok::<_, Error>))).boxed())
+        }
+        "/broken" => {
+            let parts = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(Error::Incomplete)];
+            Response::new(StreamBody::new(tokio_stream::iter(parts)).boxed())
         }
         "/empty" => Response::builder().status(204).header("content-length", "9").body(full(String::new())).expect("a response"),
         "/never" => std::future::pending().await,
@@ -109,6 +116,23 @@ async fn the_end_of_an_answer_is_told_as_the_client_understands_it() {
         (format!("GET /empty {HOST}\r\n"), "HTTP/1.1 204 No Content\r\n\r\n"),
     ] {
         assert_eq!(said(&head).await.0, expected, "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_broke_off_looks_like_no_whole_one() {
+    for (version, ends) in [("HTTP/1.0", Err(ErrorKind::ConnectionReset)), ("HTTP/1.1", Ok(()))] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let (server, _) = listener.accept().await.expect("accepted");
+        client.write_all(format!("GET /broken {version}\r\nhost: a\r\n\r\n").as_bytes()).await.expect("sent");
+        assert!(matches!(serve(server, Bytes::new(), &Cell::new(false), answer).await, Err(Error::Body(_))));
+        let mut text = Vec::new();
+        let ended = client.read_to_end(&mut text).await;
+        assert_eq!(ended.map(drop).map_err(|error| error.kind()), ends, "{version}");
+        let text = String::from_utf8_lossy(&text);
+        // Chunks say their end, and this has none.
+        assert!(text.ends_with(if ends.is_ok() { "2\r\nab\r\n" } else { "\r\n\r\nab" }), "{version}: {text}");
     }
 }
 
