@@ -8,6 +8,7 @@ use controller::inject::{NAMESPACE_LABEL, Outcome, Settings, Traces, inject};
 use serde_json::Value;
 
 use crate::config::Inject;
+use crate::say::say;
 
 /// Writes the manifests with injected pods to standard output; what is left alone is said on standard error.
 pub(crate) fn run(config: &Inject) -> anyhow::Result<()> {
@@ -31,8 +32,8 @@ pub(crate) fn run(config: &Inject) -> anyhow::Result<()> {
         traces: Traces::of(config.otlp_endpoint.as_ref(), config.trace_sampling),
     };
     for document in routing::manifest::parse(&text).with_context(|| config.filename.display().to_string())? {
-        let injected = injected(document.value, &settings).with_context(|| format!("document {}", document.index))?;
-        print!("---\n{}", serde_saphyr::to_string(&injected)?);
+        let injected = injected(document.value, &settings).with_context(|| format!("document {}", document.number))?;
+        say(&format!("---\n{}", serde_saphyr::to_string(&injected)?))?;
     }
     Ok(())
 }
@@ -55,7 +56,10 @@ fn injected(mut object: Value, settings: &Settings) -> anyhow::Result<Value> {
     // Who calls this asks for it; a pod's own no counts all the same.
     let labels = BTreeMap::from([(NAMESPACE_LABEL.to_owned(), "enabled".to_owned())]);
     match inject(pod, &labels, settings).with_context(|| format!("{kind} {name}"))? {
-        Outcome::Injected(after) => *pod = after,
+        Outcome::Injected { pod: after, warnings } => {
+            warnings.iter().for_each(|warning| eprintln!("{kind} {name}: {warning}"));
+            *pod = after;
+        }
         Outcome::Skipped(why) => eprintln!("{kind} {name} stays as it is: {why}"),
     }
     Ok(object)

@@ -4,7 +4,7 @@
 
 mod containers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -21,6 +21,29 @@ pub const NAMESPACE_LABEL: &str = "isthmus.dev/injection";
 pub const POD_ANNOTATION: &str = "isthmus.dev/inject";
 /// What injection leaves on a pod: version and mode.
 pub const STATUS_ANNOTATION: &str = "isthmus.dev/status";
+/// Begins the names of everything that is said to the mesh;
+const PREFIX: &str = "isthmus.dev/";
+/// and of what is said to a lab.
+const LAB_PREFIX: &str = "isthmus.dev/lab-";
+/// Everything that is read of a pod,
+const ANNOTATIONS: [&str; 14] = [
+    POD_ANNOTATION,
+    STATUS_ANNOTATION,
+    "isthmus.dev/interception",
+    "isthmus.dev/existing",
+    "isthmus.dev/access-log",
+    "isthmus.dev/traces",
+    "isthmus.dev/cpu-request",
+    "isthmus.dev/cpu-limit",
+    "isthmus.dev/memory-request",
+    "isthmus.dev/memory-limit",
+    "isthmus.dev/init-cpu-request",
+    "isthmus.dev/init-cpu-limit",
+    "isthmus.dev/init-memory-request",
+    "isthmus.dev/init-memory-limit",
+];
+/// and that only with exact interception.
+const EXACT_ANNOTATIONS: [&str; 2] = ["isthmus.dev/fail", "isthmus.dev/large-segments"];
 
 /// What the one who runs the mesh decides.
 #[derive(Clone, Debug)]
@@ -129,7 +152,12 @@ pub enum Refused {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// The pod with the sidecar.
-    Injected(Value),
+    Injected {
+        /// As it is now.
+        pod: Value,
+        /// What its author wrote that has no effect.
+        warnings: Vec<String>,
+    },
     /// The pod stays as it is.
     Skipped(Skipped),
 }
@@ -153,6 +181,7 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     let mut init = containers::init(mode, &notes, settings)?;
     let mut sidecar = containers::sidecar(mode, &notes, settings)?;
     let mut volumes = containers::volumes();
+    let warnings = notes.without_effect(mode);
     let mut pod = pod.clone();
     // What others have changed since (a registry, a pull policy, a limit) is theirs to change.
     let is_again = pod["metadata"]["annotations"][STATUS_ANNOTATION] == status.as_str();
@@ -175,7 +204,7 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     }
     change_list(spec, "volumes", |list| list.extend(volumes));
     object(object(&mut pod, "metadata"), "annotations")[STATUS_ANNOTATION] = Value::String(status);
-    Ok(Outcome::Injected(pod))
+    Ok(Outcome::Injected { pod, warnings })
 }
 
 /// What is noted on a pod: the same note means the same containers.
@@ -262,6 +291,7 @@ impl<'p> Notes<'p> {
     }
 
     pub(crate) fn text(&self, name: &str) -> Option<&'p str> {
+        debug_assert!(ANNOTATIONS.contains(&name) || EXACT_ANNOTATIONS.contains(&name), "{name} would be said to have no effect");
         self.annotations[name].as_str().or_else(|| self.labels[name].as_str())
     }
 
@@ -270,6 +300,19 @@ impl<'p> Notes<'p> {
             Some(value) if !values.contains(&value) => Err(Refused::Annotation { name, value: value.to_owned(), allowed }),
             said => Ok(said),
         }
+    }
+
+    /// What is said to nobody: names that mean nothing, and what needs another mode.
+    fn without_effect(&self, mode: Mode) -> Vec<String> {
+        let names = [self.annotations, self.labels].into_iter().filter_map(Value::as_object).flat_map(Map::keys);
+        let ours = names.filter(|name| name.starts_with(PREFIX) && !name.starts_with(LAB_PREFIX)).collect::<BTreeSet<_>>();
+        let said = ours.into_iter().filter_map(|name| match name.as_str() {
+            known if ANNOTATIONS.contains(&known) => None,
+            exact if EXACT_ANNOTATIONS.contains(&exact) => (mode == Mode::Ranges)
+                .then(|| format!("annotation {name} has no effect: interception is by ranges here, and it is for exact interception")),
+            _ => Some(format!("annotation {name} has no effect: there is none of that name")),
+        });
+        said.collect()
     }
 
     pub(crate) fn flag(&self, name: &'static str) -> Result<Option<bool>, Refused> {

@@ -85,11 +85,15 @@ impl Webhook {
         let name = pod["metadata"]["name"].as_str().or(pod["metadata"]["generateName"].as_str()).unwrap_or_default().to_owned();
         let labels = self.labels(&namespace, chosen).await;
         match inject(&pod, &labels, &self.settings) {
-            Ok(Outcome::Injected(after)) => {
+            Ok(Outcome::Injected { pod: after, warnings }) => {
                 self.counts.injected.fetch_add(1, Ordering::Relaxed);
                 info!(namespace, pod = name, "injected");
                 let mut response = patched(allowed, &pod, &after);
-                response.warnings = pod_security_warning(&namespace, &labels).map(|warning| vec![warning]);
+                let warnings: Vec<String> = pod_security_warning(&namespace, &labels)
+                    .into_iter()
+                    .chain(warnings.iter().map(|warning| format!("Isthmus: {warning}")))
+                    .collect();
+                response.warnings = (!warnings.is_empty()).then_some(warnings);
                 response
             }
             Ok(Outcome::Skipped(why)) => {

@@ -39,7 +39,7 @@ fn pod() -> Value {
 
 fn injected(pod: &Value, settings: &Settings) -> Value {
     match inject(pod, &enabled(), settings) {
-        Ok(Outcome::Injected(pod)) => pod,
+        Ok(Outcome::Injected { pod, .. }) => pod,
         other => panic!("{other:?}"),
     }
 }
@@ -128,7 +128,7 @@ fn who_is_left_alone() {
         (spec("os", json!({"name": "windows"})), enabled(), Some(Skipped::Windows)),
     ] {
         match (inject(&pod, &labels, &settings(true)).expect("no mistake"), outcome) {
-            (Outcome::Injected(_), None) => {}
+            (Outcome::Injected { warnings, .. }, None) => assert_eq!(warnings, Vec::<String>::new()),
             (Outcome::Skipped(skipped), Some(expected)) => assert_eq!(skipped, expected),
             (other, expected) => panic!("{other:?} instead of {expected:?}"),
         }
@@ -168,6 +168,23 @@ fn annotations_set_resources_and_options() {
         assert!(init["args"].as_array().expect("a list").contains(&json!(argument)), "{argument}");
     }
     assert!(sidecar["env"].as_array().expect("a list").contains(&json!({"name": "ISTHMUS_ACCESS_LOG", "value": "-"})));
+}
+
+#[test]
+fn annotations_without_effect_are_said() {
+    let mut pod = pod();
+    pod["metadata"] = json!({
+        "annotations": {"isthmus.dev/acces-log": "true", "isthmus.dev/fail": "open", "isthmus.dev/lab-node": "a", "example.com/fail": "x"},
+        "labels": {"isthmus.dev/inject": "true"},
+    });
+    let warnings = |settings: &Settings| match inject(&pod, &enabled(), settings) {
+        Ok(Outcome::Injected { warnings, .. }) => warnings,
+        other => panic!("{other:?}"),
+    };
+    let typo = "annotation isthmus.dev/acces-log has no effect: there is none of that name";
+    assert_eq!(warnings(&settings(true)), [typo]);
+    let exact = "annotation isthmus.dev/fail has no effect: interception is by ranges here, and it is for exact interception";
+    assert_eq!(warnings(&settings(false)), [typo, exact]);
 }
 
 #[test]
