@@ -2,8 +2,6 @@
 CARGO ?= cargo
 # Where `images/programs` builds: what is measured is linked as images have it.
 STATIC := $(or $(CARGO_TARGET_DIR),target)/$(shell rustc --print host-tuple)
-# The sidecar is built by itself, as for its image; these are what it is measured with.
-BESIDE := -p isthmus-cli -p isthmus-controller -p isthmus-init -p isthmus-tests
 # `make protocols` alone needs these two.
 GO ?= go
 PYTHON ?= python3
@@ -13,7 +11,7 @@ IMAGE_PROFILE ?= dev
 BED := tests/cluster/bed
 HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: install help demo test check fmt clippy doc build static cost bench protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
+.PHONY: install help demo test check fmt clippy doc build static cost bench measuring protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,8 +44,12 @@ static: ## statically linked programs for images
 bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy from PyPI; release build): ARGS="--scenarios h1-32,h2-10 --rounds 5"
 	tests/bench/prepare target/bench
 	images/programs --release -p isthmus-sidecar
-	images/programs --release $(BESIDE) --bins --example bench
+	$(MAKE) measuring
 	$(STATIC)/release/examples/bench run $(ARGS)
+
+# The sidecar is built by itself, as for its image; this is what it is measured with.
+measuring:
+	images/programs --release -p isthmus-cli -p isthmus-controller -p isthmus-init -p isthmus-tests --bins --example bench --example proxy_cost
 
 PREFIX ?= /usr/local
 
@@ -64,7 +66,7 @@ install: ## the program `isthmus` with manual pages, completions and the plugin 
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
 	images/programs --release -p isthmus-sidecar
-	images/programs --release $(BESIDE) --bins --example proxy_cost
+	$(MAKE) measuring
 	$(STATIC)/release/examples/proxy_cost
 
 protocols: build $(PROTOCOLS)/venv/installed ## protocol suites that others wrote, against the real sidecar (needs Go and Python)

@@ -1,6 +1,7 @@
-"""Names of a program's functions that stay the same from build to build."""
+"""What was recorded of a sidecar, and names of its functions that stay the same from build to build."""
 
 import re
+import subprocess
 from pathlib import Path
 
 # One name a line: what a sidecar runs while it starts, serves and idles, as `images/record` saw it.
@@ -14,6 +15,23 @@ COLD = ".cold"
 CRATE = re.compile(r"Cs[0-9A-Za-z]+_")
 REPEATED = re.compile(r"B[0-9A-Za-z]*_")
 OPTIMIZED = re.compile(rf"(\.llvm)?\.[0-9]+(?={re.escape(COLD)}$|$)")
+
+
+def compiler() -> str:
+    """What rustc says of itself."""
+    return subprocess.run(["rustc", "--version", "--verbose"], check=True, capture_output=True, text=True).stdout
+
+
+def profile_for(rustc: str) -> Path:
+    """Where it is written how often each piece of the code ran: another compiler has other names, and may not be able to read it."""
+    return Path(__file__).with_name(f"profile-{rustc.split()[1]}.gz")
+
+
+def symbols(files: list[str]) -> list[str]:
+    """The names of the functions in object files or in a program."""
+    listed = subprocess.run(["nm", "--defined-only", "--format=posix", *files], check=True, capture_output=True, text=True).stdout
+    lines = (line.split() for line in listed.splitlines())
+    return [line[0] for line in lines if len(line) == 4 and line[1] in "tTwW"]
 
 
 def stable(symbol: str) -> str:
