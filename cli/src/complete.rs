@@ -8,6 +8,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 
 use crate::config::Config;
+use crate::say::pass;
 
 /// The name under which the program answers kubectl.
 pub const NAME: &str = "kubectl_complete-isthmus";
@@ -23,11 +24,16 @@ pub fn is_asked(program: &Path) -> bool {
     program.file_name().is_some_and(|name| name == NAME)
 }
 
-/// The answer: candidates with what they mean behind a tab, then the directive.
+/// Answers.
 ///
 /// # Errors
 /// The folder that a path begins with cannot be read.
-pub fn answer(words: Vec<OsString>) -> anyhow::Result<String> {
+pub fn run(words: Vec<OsString>) -> anyhow::Result<()> {
+    pass(answer(words)?.as_bytes())
+}
+
+/// Candidates with what they mean behind a tab, then the directive.
+fn answer(words: Vec<OsString>) -> anyhow::Result<String> {
     let mut words: Vec<OsString> = std::iter::once("isthmus".into()).chain(words).collect();
     if words.len() == 1 {
         words.push(OsString::new());

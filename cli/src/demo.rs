@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use controller::directory;
 use lab::client::Ask;
 use lab::lab::{Lab, Options};
 use lab::privilege::Privilege;
 use lab::roles::PodName;
 use routing::graph::{Graph, svg};
+use routing::manifest;
 
 use crate::config::{Demo, Intercept};
 use crate::expected::{self, Case, Seen};
@@ -141,8 +143,10 @@ fn ask_all(lab: &Lab, demo: &Demo, cases: &[Case], interrupted: &Receiver<()>) -
         ]);
     }
     if !rows.is_empty() {
-        print!("{}", table(&["REQUEST", "TO", "STATUS", "SERVED BY", "ROUTE OR REASON", "TIME"], &rows));
-        std::io::stdout().flush()?;
+        // Where nobody reads any more it fails, and does not leave here: the clusters have to be ended.
+        let text = table(&["REQUEST", "TO", "STATUS", "SERVED BY", "ROUTE OR REASON", "TIME"], &rows);
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("standard output")?;
     }
     for line in &unexpected {
         eprintln!("unexpected: {line}");
@@ -243,20 +247,5 @@ fn follow(lab: &mut Lab, interrupted: &Receiver<()>) -> anyhow::Result<()> {
 }
 
 fn fingerprint(folder: &Path) -> anyhow::Result<String> {
-    let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if lab::manifests::is_hidden(&path) {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push((path.display().to_string(), std::fs::read(&path)?));
-            }
-        }
-    }
-    Ok(routing::manifest::digest(files))
+    Ok(manifest::digest(directory::read(folder)?.contents))
 }

@@ -5,7 +5,7 @@ mod live;
 use std::process::exit;
 
 use anyhow::{Context, bail};
-use http::{HeaderName, HeaderValue, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Request, Version};
 use routing::explain::{Applied, Asked, Destination, Explanation, OutcomeKind, Share, Verdict, explain};
 use routing::locality::Location;
 
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::config::Explain;
 use crate::paint::Tone;
-use crate::{kubernetes, objects};
+use crate::{kubernetes, objects, url};
 use live::{Held, Pod};
 
 /// What is said: the walk, and whether the client's own sidecar takes it.
@@ -91,9 +91,7 @@ async fn explained(config: &Explain) -> anyhow::Result<Said> {
 
 fn asked(config: &Explain, namespace: &str) -> anyhow::Result<Asked> {
     let (method, url) = config.request.split_once(' ').unwrap_or(("GET", &config.request));
-    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let uri: Uri = url.parse().with_context(|| format!("{url:?} is no URL"))?;
-    let authority = uri.authority().with_context(|| format!("{url}: no host"))?;
+    let (uri, authority) = url::parse(url)?;
     let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let port = authority.port_u16().unwrap_or(default).try_into().with_context(|| format!("{url}: port 0"))?;
     let target = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -20,6 +20,7 @@ mod shell;
 mod status;
 mod table;
 mod tap;
+mod url;
 mod version;
 
 use anyhow::Context as _;
@@ -48,8 +49,9 @@ fn obey(config: Config) -> anyhow::Result<()> {
         Command::Tap(tap) => tap::run(&tap),
         Command::Version(version) => version::run(&version),
         Command::Completion(completion) => {
-            clap_complete::generate(completion.shell, &mut Config::command(), "isthmus", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(completion.shell, &mut Config::command(), "isthmus", &mut script);
+            say::pass(&script)
         }
         Command::Man(man) => clap_mangen::generate_to(Config::command(), &man.folder).with_context(|| man.folder.display().to_string()),
         Command::Demo(demo) => demo::run(&demo),

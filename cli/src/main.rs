@@ -10,8 +10,7 @@ use tracing::level_filters::LevelFilter;
 fn main() -> anyhow::Result<()> {
     let mut words = std::env::args_os();
     if words.next().is_some_and(|program| complete::is_asked(Path::new(&program))) {
-        print!("{}", complete::answer(words.collect())?);
-        return Ok(());
+        return complete::run(words.collect());
     }
     logging::begin(LevelFilter::WARN);
     cli::run(Config::parse())

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use controller::directory::{self, Files, TOO_LARGE};
 use controller::kubernetes::discovery::FOLLOWED;
 use kube::api::DynamicObject;
 use kube::{Client, ResourceExt as _};
@@ -80,11 +81,13 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Objects>> {
         return derived(path, &manifests);
     }
     let mut objects = Objects::new(String::new());
-    let mut files = Vec::new();
-    collect(path, &mut files)?;
-    for file in files {
-        let text = std::fs::read(&file).with_context(|| file.display().to_string())?;
-        objects.add(&file, &text);
+    let said = || path.display().to_string();
+    if path.is_dir() {
+        let Files { contents, too_large } = directory::read(path).with_context(said)?;
+        contents.iter().for_each(|(name, text)| objects.add(&path.join(name), text));
+        too_large.iter().for_each(|name| objects.fault(Place::named(path.join(name)), "", TOO_LARGE.to_owned()));
+    } else {
+        objects.add(path, &std::fs::read(path).with_context(said)?);
     }
     Ok(vec![objects])
 }
@@ -126,11 +129,10 @@ pub(crate) async fn of_cluster(client: &Client, settings: Settings) -> Objects {
 
 /// Folders of clusters, if that is what it is.
 fn cluster_set(path: &Path) -> anyhow::Result<Option<Manifests>> {
-    let has_folders = || Ok::<_, std::io::Error>(std::fs::read_dir(path)?.any(|entry| entry.is_ok_and(|entry| entry.path().is_dir())));
-    if !path.is_dir() || !has_folders().with_context(|| path.display().to_string())? {
+    if !path.is_dir() {
         return Ok(None);
     }
-    let manifests = manifests::read(path)?;
+    let manifests = manifests::find(path)?;
     let exports = |cluster: &manifests::Cluster| !cluster.objects::<ServiceExport>("ServiceExport").is_empty();
     Ok(manifests.values().any(exports).then_some(manifests))
 }
@@ -150,18 +152,6 @@ fn derived(path: &Path, manifests: &Manifests) -> anyhow::Result<Vec<Objects>> {
         objects
     };
     Ok(all.into_iter().map(one).collect())
-}
-
-fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    if !path.is_dir() {
-        files.push(path.to_owned());
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.sort();
-    let is_wanted = |path: &Path| path.is_dir() || path.extension().is_some_and(|kind| kind == "yaml" || kind == "yml");
-    paths.iter().filter(|path| is_wanted(path)).try_for_each(|path| collect(path, files))
 }
 
 impl Objects {
@@ -185,7 +175,7 @@ impl Objects {
         match documents {
             Ok(documents) => {
                 for document in documents {
-                    self.add_value(Place { file: file.to_owned(), document: Some(document.index + 1) }, &document.value);
+                    self.add_value(Place { file: file.to_owned(), document: Some(document.number) }, &document.value);
                 }
             }
             Err(error) => self.fault(Place::named(file), "", error),

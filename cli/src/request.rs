@@ -1,13 +1,15 @@
 //! `isthmus request`: one request, its answer printed; for a pod that has no curl.
 
-use std::io::Write as _;
+use std::fmt::Write as _;
 use std::net::ToSocketAddrs;
 
-use anyhow::{Context, bail};
-use http::{Uri, Version};
+use anyhow::{Context, bail, ensure};
+use http::Version;
 use lab::client::{self, Ask};
 
 use crate::config::Request;
+use crate::say::pass;
+use crate::url;
 
 /// Asks and prints.
 pub(crate) fn run(request: &Request) -> anyhow::Result<()> {
@@ -16,9 +18,8 @@ pub(crate) fn run(request: &Request) -> anyhow::Result<()> {
         [method, url] => (method.as_str(), url),
         _ => bail!("a method and a URL are needed"),
     };
-    let url: Uri =
-        if url.contains("://") { url.parse() } else { format!("http://{url}").parse() }.with_context(|| format!("{url:?} is no URL"))?;
-    let authority = url.authority().with_context(|| format!("{url}: no host"))?;
+    let (url, authority) = url::parse(url)?;
+    ensure!(url.scheme_str() == Some("http"), "{url}: only http is spoken");
     let port = authority.port_u16().unwrap_or(80);
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     let address = (host, port).to_socket_addrs().with_context(|| format!("{host}: cannot be resolved"))?.next();
@@ -31,11 +32,9 @@ pub(crate) fn run(request: &Request) -> anyhow::Result<()> {
     }
     let version = if request.http2 { Version::HTTP_2 } else { Version::HTTP_11 };
     let answer = tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(client::ask(address, version, &ask))?;
-    println!("{} from {address} in {:.1} ms", answer.status, answer.took.as_secs_f64() * 1e3);
+    let mut said = format!("{} from {address} in {:.1} ms\n", answer.status, answer.took.as_secs_f64() * 1e3);
     for (name, value) in &answer.headers {
-        println!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        writeln!(said, "{name}: {}", String::from_utf8_lossy(value.as_bytes()))?;
     }
-    println!();
-    std::io::stdout().write_all(&answer.body)?;
-    Ok(())
+    pass(&[said.as_bytes(), b"\n", &answer.body].concat())
 }

@@ -63,7 +63,10 @@ fn exports_of_all_clusters_are_imported_in_each() {
 fn what_cannot_be_read_is_said_with_its_place() {
     let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a, namespace: shop}\n";
     let bad = format!("{route}spec: {{parentRefs: [{{name: 7}}]}}\n---\n{route}spec: {{}}\n");
-    let folder = folder(&[("a/bad.yaml", &bad), ("b.yaml", "kind: [\n"), ("c.yml", route), ("notes.txt", "kind: [")]);
+    let json = r#"{"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": 7}}"#;
+    let others = [("notes.txt", "kind: ["), (".git/a.yaml", "kind: ["), (".b.yaml", "kind: [")];
+    let folder =
+        folder(&[&[("a/bad.yaml", bad.as_str()), ("b.yaml", "kind: [\n"), ("c.yml", route), ("d.json", json)][..], &others].concat());
     let (said, _, status) = isthmus(&["lint", "-o", "json", folder.path().to_str().expect("a path")]);
     let lines: Vec<Value> = serde_json::from_str(&said).expect("JSON");
     let short = |line: &Value| {
@@ -76,7 +79,30 @@ fn what_cannot_be_read_is_said_with_its_place() {
             line["field"].as_str().expect("a field").to_owned(),
         )
     };
-    let expected = [("a/bad.yaml", Some(1), "spec.parentRefs[0].name"), ("b.yaml", None, ""), ("c.yml", Some(1), "metadata.name")];
+    let expected = [
+        ("a/bad.yaml", Some(1), "spec.parentRefs[0].name"),
+        ("b.yaml", None, ""),
+        ("c.yml", Some(1), "metadata.name"),
+        ("d.json", Some(1), "metadata.name"),
+    ];
     let expected = expected.map(|(file, document, field)| (file.to_owned(), document, "Unreadable".to_owned(), field.to_owned()));
     assert_eq!((lines.iter().map(short).collect::<Vec<_>>(), status), (expected.to_vec(), 1), "{said}");
+}
+
+#[test]
+fn a_reader_who_goes_is_no_failure() {
+    use std::os::unix::process::CommandExt as _;
+
+    let folder =
+        folder(&[("ca.pem", "PEM"), ("pod.yaml", "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: web}]}}")]);
+    let inject = ["inject", "-f", "pod.yaml", "--controller-ca", "ca.pem", "--controller", "https://controller:15010"];
+    for (program, arguments) in [("isthmus", &["completion", "bash"][..]), ("isthmus", &inject), ("kubectl_complete-isthmus", &["ex"])] {
+        // Closed before anything is written.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isthmus"));
+        command.arg0(program).args(arguments).current_dir(folder.path()).stdout(writer);
+        let output = command.output().expect("it runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{program} {arguments:?}: {output:?}");
+    }
 }

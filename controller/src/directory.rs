@@ -23,6 +23,17 @@ const SETTLE: Duration = Duration::from_millis(10);
 const RESCAN: Duration = Duration::from_secs(5);
 /// Above this a file is not read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is said of such a file.
+pub const TOO_LARGE: &str = "larger than 16 MiB: not read";
+
+/// The manifests below a directory.
+#[derive(Clone, Debug, Default)]
+pub struct Files {
+    /// Their contents by relative name.
+    pub contents: BTreeMap<String, Vec<u8>>,
+    /// Names of those that are [too large](TOO_LARGE).
+    pub too_large: BTreeSet<String>,
+}
 
 /// What a directory held when it was read.
 #[derive(Clone, Debug, Default)]
@@ -63,11 +74,11 @@ impl Directory {
     /// # Errors
     /// The directory itself cannot be read; what concerns a file or an object is in [`Scan::problems`].
     pub fn scan(&mut self) -> io::Result<Scan> {
-        let mut files = BTreeMap::new();
-        collect(&self.root, "", &mut files)?;
-        let mut scan = Scan { digest: manifest::digest(&files), ..Scan::default() };
-        self.last_good.retain(|name, _| files.contains_key(name));
-        for (name, bytes) in files {
+        let Files { contents, too_large } = read(&self.root)?;
+        let mut scan = Scan { digest: manifest::digest(&contents), ..Scan::default() };
+        scan.problems.extend(too_large.into_iter().map(|name| format!("{name}: {TOO_LARGE}")));
+        self.last_good.retain(|name, _| contents.contains_key(name));
+        for (name, bytes) in contents {
             let parsed = String::from_utf8(bytes)
                 .map_err(|error| error.to_string())
                 .and_then(|text| manifest::parse(&text).map_err(|error| error.to_string()));
@@ -85,9 +96,9 @@ impl Directory {
 
 impl Scan {
     fn add(&mut self, file: &str, document: &Document) {
-        let place = format!("{file}: document {}", document.index);
+        let place = format!("{file}: document {}", document.number);
         match Object::decode(&document.value) {
-            Ok(None) => debug!(file, document = document.index, "a kind that is not read"),
+            Ok(None) => debug!(file, document = document.number, "a kind that is not read"),
             Ok(Some(object)) => match self.objects.entry(object.key()) {
                 Entry::Vacant(entry) => {
                     entry.insert(Written { object, value: document.value.clone() });
@@ -101,8 +112,18 @@ impl Scan {
     }
 }
 
-/// Every manifest below a directory by its relative name; names that begin with a dot are left out (editors, ConfigMap mounts).
-fn collect(directory: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+/// Reads every manifest below a directory: files of YAML and JSON. Names that begin with a dot are left out (editors, version control, ConfigMap
+/// mounts).
+///
+/// # Errors
+/// A directory or file cannot be read.
+pub fn read(directory: &Path) -> io::Result<Files> {
+    let mut files = Files::default();
+    collect(directory, "", &mut files)?;
+    Ok(files)
+}
+
+fn collect(directory: &Path, prefix: &str, files: &mut Files) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -115,9 +136,16 @@ fn collect(directory: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>
         let Ok(metadata) = fs::metadata(&path) else { continue };
         if metadata.is_dir() {
             collect(&path, &format!("{relative}/"), files)?;
-        } else if is_manifest(&name) && metadata.len() <= FILE_BYTES_MAX {
+            continue;
+        }
+        if !is_manifest(&name) {
+            continue;
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            files.too_large.insert(relative);
+        } else {
             match fs::read(&path) {
-                Ok(bytes) => drop(files.insert(relative, bytes)),
+                Ok(bytes) => drop(files.contents.insert(relative, bytes)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -220,7 +248,17 @@ mod tests {
         let scan = Directory::new(root.path().to_owned()).scan().expect("read");
         assert_eq!(names(&scan), ["ServiceImport default/store"]);
         let problem = scan.problems.first().expect("a problem");
-        assert!(problem.starts_with("sub/a.yaml: document 1: spec.ports[0].port: "), "{problem}");
+        assert!(problem.starts_with("sub/a.yaml: document 2: spec.ports[0].port: "), "{problem}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_named_and_hides_no_other() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::write(root.path().join("a.yaml"), IMPORT).expect("written");
+        fs::File::create(root.path().join("b.json")).and_then(|file| file.set_len(FILE_BYTES_MAX + 1)).expect("written");
+        let scan = Directory::new(root.path().to_owned()).scan().expect("read");
+        assert_eq!(names(&scan), ["ServiceImport default/store"]);
+        assert_eq!(scan.problems.first().map(String::as_str), Some("b.json: larger than 16 MiB: not read"));
     }
 
     #[test]
@@ -232,7 +270,7 @@ mod tests {
         assert_eq!(scan.objects.values().next().expect("one").value["spec"]["ports"][0]["port"], 81);
         assert_eq!(
             scan.problems.first().map(String::as_str),
-            Some("b.yaml: document 0: ServiceImport default/store was there before; the first one counts")
+            Some("b.yaml: document 1: ServiceImport default/store was there before; the first one counts")
         );
     }
 }

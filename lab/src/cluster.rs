@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use controller::directory;
 use http::Version;
 use nix::sys::signal::Signal;
 use routing::manifest;
@@ -188,20 +189,17 @@ pub(crate) fn get(namespace: &Namespace, address: &str, target: &str) -> anyhow:
 
 /// Makes a folder hold exactly these files; each is replaced whole.
 fn replace_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
-    for (name, bytes) in files {
+    let before = directory::read(folder)?.contents;
+    for (name, bytes) in files.iter().filter(|(name, bytes)| before.get(*name) != Some(*bytes)) {
         let path = folder.join(name);
-        if fs::read(&path).is_ok_and(|present| present == *bytes) {
-            continue;
-        }
-        let begun = folder.join(format!(".{name}"));
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+        let begun = parent.join(format!(".{}", name.display()));
         fs::write(&begun, bytes).with_context(|| begun.display().to_string())?;
         fs::rename(&begun, &path).with_context(|| path.display().to_string())?;
     }
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if !files.contains_key(entry.file_name().to_string_lossy().as_ref()) {
-            fs::remove_file(entry.path())?;
-        }
+    for name in before.keys().filter(|name| !files.contains_key(*name)) {
+        fs::remove_file(folder.join(name))?;
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
+use controller::directory::{self, Files, TOO_LARGE};
 use routing::api::or_default;
 use routing::manifest;
 use serde::Deserialize;
@@ -31,7 +32,7 @@ pub type Manifests = BTreeMap<String, Cluster>;
 /// The manifests of one cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    /// Files by name.
+    /// Files by relative name.
     pub files: BTreeMap<String, ManifestFile>,
 }
 
@@ -47,52 +48,44 @@ pub enum ManifestFile {
 /// Reads a folder: its folders are clusters, in the order of their names.
 ///
 /// # Errors
-/// A folder or file cannot be read, or there is no cluster.
+/// A folder or file cannot be read or is too large, or there is no cluster.
 pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
-    let mut clusters = Manifests::new();
-    for entry in entries(folder)? {
-        if entry.is_dir() && !is_hidden(&entry) {
-            clusters.insert(name(&entry)?, read_cluster(&entry)?);
-        }
-    }
+    let clusters = find(folder)?;
     ensure!(!clusters.is_empty(), "{}: no folder of a cluster in it, for example {}", folder.display(), folder.join("west").display());
     Ok(clusters)
 }
 
-/// Names that begin with a dot are somebody else's: of an editor, of version control.
-#[must_use]
-pub fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+/// As [`read`], perhaps none.
+///
+/// # Errors
+/// A folder or file cannot be read or is too large.
+pub fn find(folder: &Path) -> anyhow::Result<Manifests> {
+    let mut clusters = Manifests::new();
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
+        // Names that begin with a dot are somebody else's: of an editor, of version control.
+        if path.is_dir() && !name.starts_with('.') {
+            clusters.insert(name.to_owned(), read_cluster(&path)?);
+        }
+    }
+    Ok(clusters)
 }
 
 fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {
-    let mut cluster = Cluster::default();
-    for path in entries(folder)? {
-        let file = name(&path)?;
-        if !(file.ends_with(".yaml") || file.ends_with(".yml")) || file.starts_with('.') {
-            continue;
-        }
-        let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
+    let Files { contents, too_large } = directory::read(folder).with_context(|| folder.display().to_string())?;
+    if let Some(name) = too_large.first() {
+        bail!("{}: {TOO_LARGE}", folder.join(name).display());
+    }
+    let files = contents.into_iter().map(|(name, bytes)| {
         let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| manifest::parse(text).ok());
         let read = match parsed {
             Some(documents) => ManifestFile::Documents(documents.into_iter().map(|document| document.value).collect()),
             None => ManifestFile::Unreadable(bytes),
         };
-        cluster.files.insert(file, read);
-    }
-    Ok(cluster)
-}
-
-fn entries(folder: &Path) -> anyhow::Result<Vec<std::path::PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let mut paths: Vec<_> = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn name(path: &Path) -> anyhow::Result<String> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    Ok(name.with_context(|| format!("{}: not a name in UTF-8", path.display()))?.to_owned())
+        (name, read)
+    });
+    Ok(Cluster { files: files.collect() })
 }
 
 impl Cluster {
@@ -278,4 +271,33 @@ pub struct ServicePort {
 pub struct ServiceExport {
     /// `metadata`.
     pub metadata: Metadata,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_has_what_is_below_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).and_then(|()| fs::write(&path, text)).expect("written");
+        };
+        assert!(read(folder.path()).is_err_and(|error| error.to_string().contains("no folder of a cluster in it")));
+        write("expected.yaml", "[]");
+        write(".git/config.yaml", "{}");
+        write("west/store/service.yaml", "{kind: Service}");
+        write("west/bad.json", "{");
+        write("west/notes.txt", "");
+        write("east/.service.yaml.swp", "");
+        let clusters = read(folder.path()).expect("clusters");
+        assert_eq!(clusters.keys().collect::<Vec<_>>(), ["east", "west"]);
+        assert!(clusters["east"].files.is_empty());
+        let west = &clusters["west"].files;
+        assert!(
+            matches!(west["store/service.yaml"], ManifestFile::Documents(_)) && matches!(west["bad.json"], ManifestFile::Unreadable(_))
+        );
+        assert_eq!(west.len(), 2);
+    }
 }

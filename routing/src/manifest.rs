@@ -13,8 +13,8 @@ const EVENTS_MAX: usize = 2 * NODES_MAX;
 /// One YAML document; the items of a `List` count as documents of their own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// Position in the text, from 0, empty documents not counted.
-    pub index: usize,
+    /// Which of the text's, from 1, empty documents not counted.
+    pub number: usize,
     /// The content.
     pub value: Value,
 }
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, YamlError> {
         message: first_line(&error.to_string()),
     })?;
     let items = values.into_iter().filter(|value| !value.is_null()).flat_map(expand);
-    Ok(items.enumerate().map(|(index, value)| Document { index, value }).collect())
+    Ok((1..).zip(items).map(|(number, value)| Document { number, value }).collect())
 }
 
 /// The parser goes on with an excerpt of the text, which a log line has no room for.
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn documents_are_counted_without_the_empty_ones() {
         let documents = parse("---\nkind: A\n---\n---\nkind: B\n").expect("YAML");
-        let kinds: Vec<_> = documents.iter().map(|document| (document.index, document.value["kind"].as_str())).collect();
-        assert_eq!(kinds, [(0, Some("A")), (1, Some("B"))]);
+        let kinds: Vec<_> = documents.iter().map(|document| (document.number, document.value["kind"].as_str())).collect();
+        assert_eq!(kinds, [(1, Some("A")), (2, Some("B"))]);
     }
 
     #[test]

@@ -26,9 +26,9 @@ fn malformed_objects_are_named_and_hide_nothing() {
     assert_eq!(who(&bed.get(STORE, "/cart").expect("an answer")), "west/cart", "the good ones work");
     let log = bed.controller_log("west").expect("a log");
     for (file, field) in [
-        ("bad-import.yaml: document 0", "spec.ports[0].port"),
-        ("bad-slice.yaml: document 1", "endpoints"),
-        ("bad-route.yaml: document 0", "spec.parentRefs[0]"),
+        ("bad-import.yaml: document 1", "spec.ports[0].port"),
+        ("bad-slice.yaml: document 2", "endpoints"),
+        ("bad-route.yaml: document 1", "spec.parentRefs[0]"),
     ] {
         assert!(log.lines().any(|line| line.contains(file) && line.contains(field)), "{file} {field}: {log}");
     }
