@@ -207,11 +207,11 @@ fn http(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Expl
         return;
     };
     let matched = (selection.matched, table.frontend().id.0.port);
-    let unasked = |service: &BackendId| shares::unasked(world, asked, service);
-    let (applied, ended) = filters::apply(&selection.rule.filters, &mut passing, matched, &unasked);
+    let cannot_ask = |service: &BackendId| shares::cannot_ask(world, asked, service);
+    let (applied, ended) = filters::apply(&selection.rule.filters, &mut passing, matched, &cannot_ask);
     explanation.filters = applied;
     explanation.backends =
-        shares::all(world, asked, (kind, selection.rule), |of: &[Filter]| filters::apply(of, &mut passing.clone(), matched, &unasked));
+        shares::all(world, asked, (kind, selection.rule), |of: &[Filter]| filters::apply(of, &mut passing.clone(), matched, &cannot_ask));
     explanation.outcome = ended.unwrap_or_else(|| shares::outcome(&explanation.backends));
 }
 
@@ -235,12 +235,12 @@ fn stream(world: &World, asked: &Asked, table: &RouteTable, explanation: &mut Ex
 }
 
 /// Whether a step ends the walk, and as what.
-fn ended(step: &Step<'_>, unasked: &impl Fn(&BackendId) -> Option<Outcome>) -> Option<Outcome> {
+fn ended(step: &Step<'_>, cannot_ask: &impl Fn(&BackendId) -> Option<Outcome>) -> Option<Outcome> {
     match step {
         Step::Passes | Step::Changes(_) | Step::Copies(_) => None,
         Step::Asks(asked) => match &asked.target {
             // Whether one that can be asked says yes is known to nobody before.
-            BackendTarget::Backend(service) => unasked(service),
+            BackendTarget::Backend(service) => cannot_ask(service),
             BackendTarget::Invalid(fault) => {
                 let why = format!("the authorization service: {}: {}", fault.reason.as_str(), fault.message);
                 Some(Outcome::of(OutcomeKind::Refused, Reason::InvalidBackend, why))

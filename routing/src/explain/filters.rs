@@ -21,12 +21,12 @@ pub struct Applied {
     pub after: String,
 }
 
-/// Lets a request pass; the outcome is there if one of the filters ends its way. `unasked` says why a service cannot be asked.
+/// Lets a request pass; the outcome is there if one of the filters ends its way. `cannot_ask` says what a request gets whose service cannot be asked.
 pub(super) fn apply(
     filters: &[Filter],
     passing: &mut Passing,
     (matched, port): (&RouteMatch, NonZeroU16),
-    unasked: &impl Fn(&BackendId) -> Option<Outcome>,
+    cannot_ask: &impl Fn(&BackendId) -> Option<Outcome>,
 ) -> (Vec<Applied>, Option<Outcome>) {
     let mut applied = Vec::new();
     for filter in filters {
@@ -47,12 +47,15 @@ pub(super) fn apply(
                 BackendTarget::Invalid(fault) => format!("copies nothing: {}: {}", fault.reason.as_str(), fault.message),
             },
             Step::Asks(asked) => match &asked.target {
-                BackendTarget::Backend(id) => format!("asks {id}; a yes lets it pass"),
+                BackendTarget::Backend(id) => match cannot_ask(id) {
+                    Some(why) => format!("lets nothing pass: {}", why.message),
+                    None => format!("asks {id}; a yes lets it pass"),
+                },
                 BackendTarget::Invalid(fault) => format!("lets nothing pass: {}: {}", fault.reason.as_str(), fault.message),
             },
             Step::Redirects { .. } | Step::Preflight(_) | Step::InvalidTarget(_) | Step::Unsupported(_) => "answers".to_owned(),
         };
-        let outcome = ended(&step, unasked);
+        let outcome = ended(&step, cannot_ask);
         applied.push(Applied { filter: name(filter), effect, before, after: line(passing) });
         if outcome.is_some() {
             return (applied, outcome);

@@ -112,7 +112,7 @@ fn unreachable(backend: &Backend, kind: RouteKind, destination: &Destination) ->
 }
 
 /// What a request gets that has to ask a service first, if nobody of that can be asked.
-pub(super) fn unasked(world: &World, asked: &Asked, service: &BackendId) -> Option<Outcome> {
+pub(super) fn cannot_ask(world: &World, asked: &Asked, service: &BackendId) -> Option<Outcome> {
     let why = match world.backend(service) {
         Some(backend) => unreachable(&backend, RouteKind::Http, &destination(&backend, asked))?,
         None => Outcome::refused(Reason::NoEndpoint),

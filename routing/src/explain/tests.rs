@@ -135,6 +135,7 @@ fn a_service_that_nobody_can_ask_lets_nothing_pass() {
     assert_eq!((refused.outcome.kind, refused.outcome.reason), (OutcomeKind::Refused, Some(Reason::AuthUnavailable.label())));
     let why = &refused.outcome.message;
     assert!(why.starts_with("the authorization service ServiceImport/shop/silent/80: "), "{why}");
+    assert_eq!(refused.filters[0].effect, format!("lets nothing pass: {why}"));
     // One that can be asked may say yes.
     assert_eq!(told("shop", "silent.shop.svc.clusterset.local", get("/asks/cart")).expect("known").outcome.kind, OutcomeKind::Forwarded);
 }
