@@ -91,11 +91,17 @@ struct Asked {
 }
 
 /// Ends what waits for a connection that nobody serves any more.
-struct Served<S>(Rc<RefCell<Exchange<S>>>);
+struct Served<S: Socket>(Rc<RefCell<Exchange<S>>>);
 
-impl<S> Drop for Served<S> {
+impl<S: Socket> Drop for Served<S> {
     fn drop(&mut self) {
         let exchange = &mut *self.0.borrow_mut();
+        // Without a length and without chunks an end means that the answer is whole, and only a reset that it is not (RFC 9112 section 8).
+        if exchange.writer.is_cut_by_end()
+            && let Some(socket) = exchange.stream.as_ref().and_then(S::plain)
+        {
+            passthrough::reset(socket);
+        }
         exchange.stream = None;
         wake(&mut exchange.body);
         wake(&mut exchange.switch);
@@ -183,12 +189,6 @@ where
                 Poll::Ready(Some(Err(error))) => {
                     // As much as can be had of an answer that broke off; that it did is what counts.
                     let _ = stream.as_mut().map(|stream| writer.poll_flush(stream, context));
-                    // Without a length and without chunks an end is a whole answer's, and only a reset is none (RFC 9112 section 8).
-                    if writer.ends_with_connection()
-                        && let Some(socket) = stream.as_ref().and_then(S::plain)
-                    {
-                        passthrough::reset(socket);
-                    }
                     return Poll::Ready(Err(Error::Body(error.into())));
                 }
                 Poll::Ready(None) => writer.end(None)?,

@@ -221,9 +221,10 @@ impl Writer {
         self.has_ended
     }
 
-    /// Whether the end of the connection is the end of the message.
-    pub(super) fn ends_with_connection(&self) -> bool {
-        self.encoding == Encoding::UntilEnd
+    /// Whether there is more of a message whose end is the connection's: an end now would say that it is whole.
+    pub(super) fn is_cut_by_end(&self) -> bool {
+        let is_written = self.small.is_empty() && self.large.is_empty() && self.after.is_empty() && self.way.is_empty();
+        self.encoding == Encoding::UntilEnd && !(self.has_ended && is_written)
     }
 
     /// Whether the message goes on and another part of it can be taken now.

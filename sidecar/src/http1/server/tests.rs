@@ -20,7 +20,7 @@ fn full(text: String) -> BoxBody<Bytes, Error> {
 }
 
 /// `/echo` says what it read, `/ignore` reads nothing, `/stream` answers in chunks with a trailer, `/empty` with a status that has no body;
-/// `/broken` breaks off in its body; `/never` does not answer.
+/// `/broken` breaks off in its body, `/unending` goes on for ever; `/never` does not answer.
 async fn answer<S: Socket + AsyncRead + AsyncWrite>(request: Result<Received<S>, Reason>) -> Answer {
     let (head, body, _) = match request {
         Ok(request) => request,
@@ -44,6 +44,10 @@ async fn answer<S: Socket + AsyncRead + AsyncWrite>(request: Result<Received<S>,
         "/broken" => {
             let parts = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(Error::Incomplete)];
             Response::new(StreamBody::new(tokio_stream::iter(parts)).boxed())
+        }
+        "/unending" => {
+            let begun = tokio_stream::iter([Ok(Frame::data(Bytes::from_static(b"ab")))]);
+            Response::new(StreamBody::new(tokio_stream::StreamExt::chain(begun, tokio_stream::pending())).boxed())
         }
         "/empty" => Response::builder().status(204).header("content-length", "9").body(full(String::new())).expect("a response"),
         "/never" => std::future::pending().await,
@@ -119,12 +123,16 @@ async fn the_end_of_an_answer_is_told_as_the_client_understands_it() {
     }
 }
 
+async fn connected() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+    (client, listener.accept().await.expect("accepted").0)
+}
+
 #[tokio::test]
 async fn an_answer_that_broke_off_looks_like_no_whole_one() {
     for (version, ends) in [("HTTP/1.0", Err(ErrorKind::ConnectionReset)), ("HTTP/1.1", Ok(()))] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
-        let (server, _) = listener.accept().await.expect("accepted");
+        let (mut client, server) = connected().await;
         client.write_all(format!("GET /broken {version}\r\nhost: a\r\n\r\n").as_bytes()).await.expect("sent");
         assert!(matches!(serve(server, Bytes::new(), &Cell::new(false), answer).await, Err(Error::Body(_))));
         let mut text = Vec::new();
@@ -134,6 +142,23 @@ async fn an_answer_that_broke_off_looks_like_no_whole_one() {
         // Chunks say their end, and this has none.
         assert!(text.ends_with(if ends.is_ok() { "2\r\nab\r\n" } else { "\r\n\r\nab" }), "{version}: {text}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_sends_any_more_looks_like_no_whole_one() {
+    let (mut client, server) = connected().await;
+    client.write_all(b"GET /unending HTTP/1.0\r\n\r\n").await.expect("sent");
+    let mut served = Box::pin(async move { serve(server, Bytes::new(), &Cell::new(false), answer).await });
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\nab") {
+        tokio::select! {
+            ended = &mut served => panic!("{ended:?}"),
+            read = client.read_buf(&mut text) => assert!(read.expect("a part") > 0),
+        }
+    }
+    // As at the end of a drain.
+    drop(served);
+    assert_eq!(client.read_to_end(&mut text).await.expect_err("reset").kind(), ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
