@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::{Args, Parser, Subcommand};
+use lab::lab::Intercept;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -64,6 +64,9 @@ struct Run {
     /// Times that each program is started, for the time to its first answer
     #[arg(long, default_value = "5")]
     starts: usize,
+    /// Intercept whole ranges of VIPs and not only those with routes: a port without a route goes through the sidecar then
+    #[arg(long)]
+    ranges: bool,
     /// Folder with what `prepare` made; reports go there too
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
@@ -88,7 +91,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 fn measure_all(run: &Run) -> anyhow::Result<()> {
     let scenarios = chosen(&run.scenarios, &SCENARIOS, |scenario| scenario.name)?;
-    let mut stage = Stage::build(&run.folder)?;
+    let mut stage = Stage::build(&run.folder, if run.ranges { Intercept::Cidr } else { Intercept::Exact })?;
     let peers = Peer::all(&stage)?;
     let peers = chosen(&run.targets, &peers, |peer| peer.name)?;
     let mut report = Report::new(run.rounds, run.seconds);
@@ -123,7 +126,7 @@ fn measure_all(run: &Run) -> anyhow::Result<()> {
             }
         }
     }
-    stage.end(Signal::SIGTERM);
+    stage.finish()?;
     report.write(&run.folder)?;
     print!("{}", report.text());
     Ok(())

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use lab::lab::Options;
+use lab::lab::{Intercept, Options};
 use lab::roles::PodName;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,7 +55,7 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Builds it; `tools` is where `prepare` has put Envoy.
-    pub(crate) fn build(tools: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn build(tools: &Path, intercept: Intercept) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("isthmus-bench-").tempdir()?;
         let run = folder.path();
         // Every uid writes its own files there.
@@ -97,7 +97,8 @@ impl Stage {
             ("west/apps.yaml", yaml::all(&[app("store", 1), app("cart", CARTS)])),
             ("west/routes.yaml", yaml::all(&[yaml::all(&http), tcp])),
         ];
-        let options = Options { without_access_log: true, sidecar_arguments: vec!["--workers=2".to_owned()], ..Options::default() };
+        let sidecar_arguments = vec!["--workers=2".to_owned()];
+        let options = Options { intercept, without_access_log: true, sidecar_arguments, ..Options::default() };
         let bed = Bed::start(&files, options)?;
         let client = bed.client()?;
         let carts = (0..CARTS).map(|number| bed.pod(&format!("west/default/cart-{number}"))).collect::<anyhow::Result<_>>()?;
@@ -365,8 +366,14 @@ impl Stage {
         }
     }
 
-    /// Ends all programs.
-    pub(crate) fn end(&mut self, with: Signal) {
+    /// Ends all programs, and the sidecar as a kubelet would: one that counts what it does writes that at its end.
+    pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
+        self.end(Signal::SIGTERM);
+        let client = self.client.clone();
+        self.bed.end_sidecar(&client, Signal::SIGTERM)
+    }
+
+    fn end(&mut self, with: Signal) {
         let uids: Vec<u32> = self.running.iter().map(|(uid, _)| *uid).collect();
         uids.into_iter().for_each(|uid| self.end_those(uid, with));
     }
