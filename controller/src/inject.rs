@@ -4,7 +4,7 @@
 
 mod containers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -21,6 +21,8 @@ pub const NAMESPACE_LABEL: &str = "isthmus.dev/injection";
 pub const POD_ANNOTATION: &str = "isthmus.dev/inject";
 /// What injection leaves on a pod: version and mode.
 pub const STATUS_ANNOTATION: &str = "isthmus.dev/status";
+/// How a pod's connections are intercepted: `exact` or `ranges`.
+const INTERCEPTION_ANNOTATION: &str = "isthmus.dev/interception";
 /// Begins the names of everything that is said to the mesh;
 const PREFIX: &str = "isthmus.dev/";
 /// and of what is said to a lab.
@@ -29,7 +31,7 @@ const LAB_PREFIX: &str = "isthmus.dev/lab-";
 const ANNOTATIONS: [&str; 14] = [
     POD_ANNOTATION,
     STATUS_ANNOTATION,
-    "isthmus.dev/interception",
+    INTERCEPTION_ANNOTATION,
     "isthmus.dev/existing",
     "isthmus.dev/access-log",
     "isthmus.dev/traces",
@@ -90,6 +92,15 @@ pub(crate) enum Mode {
     Exact,
     /// Whole ranges, set up once.
     Ranges,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Ranges => "ranges",
+        }
+    }
 }
 
 /// Why a pod is left as it is.
@@ -172,7 +183,7 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     }
     let notes = Notes::of(pod);
     same_uid(pod)?;
-    let asked = notes.one_of("isthmus.dev/interception", &["exact", "ranges"], "exact, ranges")?;
+    let asked = notes.one_of(INTERCEPTION_ANNOTATION, &["exact", "ranges"], "exact, ranges")?;
     let mode = if settings.native && asked != Some("ranges") { Mode::Exact } else { Mode::Ranges };
     if mode == Mode::Ranges && settings.ranges.is_empty() {
         return Ok(Outcome::Skipped(Skipped::NoRanges));
@@ -181,7 +192,6 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     let mut init = containers::init(mode, &notes, settings)?;
     let mut sidecar = containers::sidecar(mode, &notes, settings)?;
     let mut volumes = containers::volumes();
-    let warnings = notes.without_effect(mode);
     let mut pod = pod.clone();
     // What others have changed since (a registry, a pull policy, a limit) is theirs to change.
     let is_again = pod["metadata"]["annotations"][STATUS_ANNOTATION] == status.as_str();
@@ -204,16 +214,13 @@ pub fn inject(pod: &Value, namespace_labels: &BTreeMap<String, String>, settings
     }
     change_list(spec, "volumes", |list| list.extend(volumes));
     object(object(&mut pod, "metadata"), "annotations")[STATUS_ANNOTATION] = Value::String(status);
+    let warnings = without_effect(&pod);
     Ok(Outcome::Injected { pod, warnings })
 }
 
 /// What is noted on a pod: the same note means the same containers.
 fn status(mode: Mode, settings: &Settings) -> String {
-    let mode = match mode {
-        Mode::Exact => "exact",
-        Mode::Ranges => "ranges",
-    };
-    json!({"version": env!("CARGO_PKG_VERSION"), "interception": mode, "native": settings.native}).to_string()
+    json!({"version": env!("CARGO_PKG_VERSION"), "interception": mode.name(), "native": settings.native}).to_string()
 }
 
 /// Why a pod is left as it is, by what it and its namespace say; none: it gets a sidecar.
@@ -302,22 +309,33 @@ impl<'p> Notes<'p> {
         }
     }
 
-    /// What is said to nobody: names that mean nothing, and what needs another mode.
-    fn without_effect(&self, mode: Mode) -> Vec<String> {
-        let names = [self.annotations, self.labels].into_iter().filter_map(Value::as_object).flat_map(Map::keys);
-        let ours = names.filter(|name| name.starts_with(PREFIX) && !name.starts_with(LAB_PREFIX)).collect::<BTreeSet<_>>();
-        let said = ours.into_iter().filter_map(|name| match name.as_str() {
-            known if ANNOTATIONS.contains(&known) => None,
-            exact if EXACT_ANNOTATIONS.contains(&exact) => (mode == Mode::Ranges)
-                .then(|| format!("annotation {name} has no effect: interception is by ranges here, and it is for exact interception")),
-            _ => Some(format!("annotation {name} has no effect: there is none of that name")),
-        });
-        said.collect()
-    }
-
     pub(crate) fn flag(&self, name: &'static str) -> Result<Option<bool>, Refused> {
         Ok(self.one_of(name, &["true", "false"], "true, false")?.map(|value| value == "true"))
     }
+}
+
+/// What an injected pod's author wrote that has no effect: names and values that mean nothing, and what needs exact interception.
+#[must_use]
+pub fn without_effect(pod: &Value) -> Vec<String> {
+    let noted: Value = pod["metadata"]["annotations"][STATUS_ANNOTATION].as_str().and_then(|noted| noted.parse().ok()).unwrap_or_default();
+    let by_ranges = noted["interception"] == Mode::Ranges.name();
+    let mut said = Vec::new();
+    for (what, place) in [("annotation", "annotations"), ("label", "labels")] {
+        for (name, value) in pod["metadata"][place].as_object().into_iter().flatten() {
+            let why = match name.as_str() {
+                other if !other.starts_with(PREFIX) || other.starts_with(LAB_PREFIX) => continue,
+                NAMESPACE_LABEL => format!("it is a label of namespaces; a pod has {POD_ANNOTATION}"),
+                exact if by_ranges && (EXACT_ANNOTATIONS.contains(&exact) || (exact == INTERCEPTION_ANNOTATION && value == "exact")) => {
+                    "interception is by ranges here".to_owned()
+                }
+                known if !(ANNOTATIONS.contains(&known) || EXACT_ANNOTATIONS.contains(&known)) => "there is none of that name".to_owned(),
+                _ if !value.is_string() => format!("{value} is no text: it needs quotes"),
+                _ => continue,
+            };
+            said.push(format!("{what} {name} has no effect: {why}"));
+        }
+    }
+    said
 }
 
 /// What to tell the one who makes a pod in such a namespace; none if nothing stands in the way.

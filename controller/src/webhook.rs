@@ -88,6 +88,8 @@ impl Webhook {
             Ok(Outcome::Injected { pod: after, warnings }) => {
                 self.counts.injected.fetch_add(1, Ordering::Relaxed);
                 info!(namespace, pod = name, "injected");
+                // Whoever makes a pod is told, and that is often a controller.
+                warnings.iter().for_each(|warning| warn!(namespace, pod = name, warning, "injected"));
                 let mut response = patched(allowed, &pod, &after);
                 let warnings: Vec<String> = pod_security_warning(&namespace, &labels)
                     .into_iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use controller::inject::{NAMESPACE_LABEL, STATUS_ANNOTATION, pod_security_warning, skipped};
+use controller::inject::{NAMESPACE_LABEL, STATUS_ANNOTATION, pod_security_warning, skipped, without_effect};
 use controller::kubernetes::discovery::FOLLOWED;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
@@ -38,7 +38,7 @@ pub(super) async fn namespaces(cluster: &Cluster, findings: &mut Findings) {
             );
         }
     }
-    let (mut injected, mut without, mut old) = (0, Vec::new(), Vec::new());
+    let (mut injected, mut without, mut old, mut vain) = (0, Vec::new(), Vec::new(), Vec::new());
     let mut pages = ListParams::default().limit(PODS_PAGE);
     loop {
         let page = match Api::<Pod>::all(cluster.client.clone()).list(&pages).await {
@@ -47,7 +47,10 @@ pub(super) async fn namespaces(cluster: &Cluster, findings: &mut Findings) {
         };
         for pod in page.items.iter().filter(|pod| wants_sidecar(cluster, pod, &enabled)) {
             let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
-            match version(pod) {
+            let version = version(pod);
+            let said = serde_json::to_value(pod).map(|pod| without_effect(&pod)).unwrap_or_default();
+            vain.extend(version.is_some().then(|| said.first().map(|said| format!("{name} ({said})"))).flatten());
+            match version {
                 None => without.push(name),
                 Some(version) if version != env!("CARGO_PKG_VERSION") => old.push(format!("{name} ({version})")),
                 Some(_) => injected += 1,
@@ -66,6 +69,9 @@ pub(super) async fn namespaces(cluster: &Cluster, findings: &mut Findings) {
     }
     if !old.is_empty() {
         findings.warn(CHECK, format!("sidecars of another version: {}", named(&old)), "make these pods anew when it suits you");
+    }
+    if !vain.is_empty() {
+        findings.warn(CHECK, format!("what is said in vain: {}", named(&vain)), "docs/install.md, Injection, has all that can be said");
     }
 }
 

@@ -171,20 +171,25 @@ fn annotations_set_resources_and_options() {
 }
 
 #[test]
-fn annotations_without_effect_are_said() {
+fn what_has_no_effect_is_said() {
     let mut pod = pod();
     pod["metadata"] = json!({
-        "annotations": {"isthmus.dev/acces-log": "true", "isthmus.dev/fail": "open", "isthmus.dev/lab-node": "a", "example.com/fail": "x"},
-        "labels": {"isthmus.dev/inject": "true"},
+        "annotations": {
+            "isthmus.dev/acces-log": "true", "isthmus.dev/fail": "open", "isthmus.dev/interception": "exact", "isthmus.dev/traces": false,
+            "isthmus.dev/lab-node": "a", "example.com/fail": "x",
+        },
+        "labels": {"isthmus.dev/inject": "true", "isthmus.dev/injection": "enabled"},
     });
     let warnings = |settings: &Settings| match inject(&pod, &enabled(), settings) {
         Ok(Outcome::Injected { warnings, .. }) => warnings,
         other => panic!("{other:?}"),
     };
     let typo = "annotation isthmus.dev/acces-log has no effect: there is none of that name";
-    assert_eq!(warnings(&settings(true)), [typo]);
-    let exact = "annotation isthmus.dev/fail has no effect: interception is by ranges here, and it is for exact interception";
-    assert_eq!(warnings(&settings(false)), [typo, exact]);
+    let value = "annotation isthmus.dev/traces has no effect: false is no text: it needs quotes";
+    let label = "label isthmus.dev/injection has no effect: it is a label of namespaces; a pod has isthmus.dev/inject";
+    assert_eq!(warnings(&settings(true)), [typo, value, label]);
+    let exact = ["fail", "interception"].map(|name| format!("annotation isthmus.dev/{name} has no effect: interception is by ranges here"));
+    assert_eq!(warnings(&settings(false)), [typo, &exact[0], &exact[1], value, label]);
 }
 
 #[test]
