@@ -139,7 +139,7 @@ pub struct Inject {
 pub struct Explain {
     /// Method and URL, for example `GET http://store.shop.svc.clusterset.local/cart?x=1`; GET may be left out
     pub request: String,
-    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them; the
+    /// Folder or file with the Kubernetes YAML or JSON of a cluster; or folder with one folder a cluster, whose exports are imported in all of them; the
     /// cluster of the kubeconfig if not given
     #[arg(short, long)]
     pub filename: Option<PathBuf>,
@@ -175,7 +175,7 @@ pub struct Explain {
 /// `lint`.
 #[derive(Args, Clone, Debug)]
 pub struct Lint {
-    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, whose exports are imported in all of them
+    /// Folder or file with the Kubernetes YAML or JSON of a cluster; or folder with one folder a cluster, whose exports are imported in all of them
     pub path: PathBuf,
     /// Warnings count as errors
     #[arg(long)]
@@ -202,7 +202,7 @@ pub struct Proxies {
 /// `graph`.
 #[derive(Args, Clone, Debug)]
 pub struct Graph {
-    /// Folder or file with the Kubernetes YAML of a cluster; or folder with one folder a cluster, of which --cluster names one; the cluster of the
+    /// Folder or file with the Kubernetes YAML or JSON of a cluster; or folder with one folder a cluster, of which --cluster names one; the cluster of the
     /// kubeconfig if not given
     #[arg(short, long)]
     pub filename: Option<PathBuf>,
@@ -333,7 +333,7 @@ pub struct Man {
 /// `demo`.
 #[derive(Args, Clone, Debug)]
 pub struct Demo {
-    /// Folder with one folder a cluster, each with Kubernetes YAML, and perhaps an expected.yaml
+    /// Folder with one folder a cluster, each with Kubernetes YAML or JSON, and perhaps an expected.yaml
     #[arg(default_value = "manifests/examples/gamma")]
     pub folder: PathBuf,
     /// Ask this, for example 'GET /cart', instead of what expected.yaml says; may be repeated

@@ -91,9 +91,7 @@ async fn explained(config: &Explain) -> anyhow::Result<Said> {
 
 fn asked(config: &Explain, namespace: &str) -> anyhow::Result<Asked> {
     let (method, url) = config.request.split_once(' ').unwrap_or(("GET", &config.request));
-    let (uri, authority) = url::parse(url)?;
-    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let port = authority.port_u16().unwrap_or(default).try_into().with_context(|| format!("{url}: port 0"))?;
+    let (uri, authority, port) = url::parse(url)?;
     let target = uri.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::builder().method(method).uri(target).body(()).with_context(|| format!("{:?}", config.request))?;
     request.headers_mut().insert(http::header::HOST, HeaderValue::from_str(authority.as_str())?);

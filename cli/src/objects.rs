@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use controller::directory::{self, Files, TOO_LARGE};
+use controller::directory::{self, Files};
 use controller::kubernetes::discovery::FOLLOWED;
 use kube::api::DynamicObject;
 use kube::{Client, ResourceExt as _};
 use lab::Addresses;
-use lab::manifests::{self, Manifests, ServiceExport};
+use lab::manifests::{self, ManifestFile, Manifests};
 use lab::plan;
 use lab::roles::{self, Allocation, PodName};
 use routing::api::{Object, ObjectKey, ObjectKind};
@@ -83,9 +83,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Objects>> {
     let mut objects = Objects::new(String::new());
     let said = || path.display().to_string();
     if path.is_dir() {
-        let Files { contents, too_large } = directory::read(path).with_context(said)?;
+        let Files { contents, unread } = directory::read(path).with_context(said)?;
         contents.iter().for_each(|(name, text)| objects.add(&path.join(name), text));
-        too_large.iter().for_each(|name| objects.fault(Place::named(path.join(name)), "", TOO_LARGE.to_owned()));
+        objects.add_unread(path, &unread);
     } else {
         objects.add(path, &std::fs::read(path).with_context(said)?);
     }
@@ -133,11 +133,16 @@ fn cluster_set(path: &Path) -> anyhow::Result<Option<Manifests>> {
         return Ok(None);
     }
     let manifests = manifests::find(path)?;
-    let exports = |cluster: &manifests::Cluster| !cluster.objects::<ServiceExport>("ServiceExport").is_empty();
-    Ok(manifests.values().any(exports).then_some(manifests))
+    // Directly in the folders: deeper ones are clusters' that lie in a folder of their own, and not this one's.
+    let exports = |(name, file): (&String, &ManifestFile)| match file {
+        ManifestFile::Documents(documents) => !name.contains('/') && documents.iter().any(|document| document["kind"] == "ServiceExport"),
+        ManifestFile::Unreadable(_) => false,
+    };
+    Ok(manifests.values().any(|cluster| cluster.files.iter().any(exports)).then_some(manifests))
 }
 
 fn derived(path: &Path, manifests: &Manifests) -> anyhow::Result<Vec<Objects>> {
+    let mut beside = beside(path)?;
     let pods = plan::pods(manifests, &BTreeMap::new());
     let mut drawn = MadeUp::default();
     pods.keys().for_each(|pod| drawn.pod_of(pod));
@@ -147,11 +152,26 @@ fn derived(path: &Path, manifests: &Manifests) -> anyhow::Result<Vec<Objects>> {
         for (name, text) in &derived.files {
             objects.add(&path.join(&cluster).join(name), text);
         }
+        if let Some(manifests) = manifests.get(&cluster) {
+            objects.add_unread(&path.join(&cluster), &manifests.unread);
+        }
+        // They are said once.
+        objects.faults.append(&mut beside);
         // What follows from the files is in none of them.
         objects.places.retain(|_, place| place.file.exists());
         objects
     };
     Ok(all.into_iter().map(one).collect())
+}
+
+/// Objects beside the folders of clusters: they belong to none.
+fn beside(path: &Path) -> anyhow::Result<Vec<Fault>> {
+    let files = directory::read(path).with_context(|| path.display().to_string())?.contents;
+    let mut found = Objects::new(String::new());
+    files.iter().filter(|(name, _)| !name.contains('/')).for_each(|(name, text)| found.add(&path.join(name), text));
+    let message = "it lies beside the folders of clusters, and belongs to none of them";
+    let faults = found.places.into_values().map(|place| Fault { place, field: String::new(), message: message.to_owned() });
+    Ok(faults.collect())
 }
 
 impl Objects {
@@ -182,6 +202,10 @@ impl Objects {
         }
     }
 
+    fn add_unread(&mut self, folder: &Path, unread: &BTreeMap<String, String>) {
+        unread.iter().for_each(|(name, why)| self.fault(Place::named(folder.join(name)), "", why.clone()));
+    }
+
     fn add_live(&mut self, object: &DynamicObject) {
         let kind = object.types.as_ref().map(|types| types.kind.as_str()).unwrap_or_default();
         let place = Place::named(format!("{kind} {}/{}", object.namespace().unwrap_or_default(), object.name_any()));
@@ -195,10 +219,13 @@ impl Objects {
         match Object::decode(value) {
             Ok(Some(object)) => {
                 let key = object.key();
-                self.world.apply(object);
-                if let Some(before) = self.places.insert(key.clone(), place.clone()) {
-                    self.fault(place, "metadata.name", format!("{key} is written before, in {before}: this one counts"));
+                if let Some(before) = self.places.get(&key) {
+                    // As of a controller that follows a directory.
+                    let message = format!("{key} is written before, in {before}: the first one counts");
+                    return self.fault(place, "metadata.name", message);
                 }
+                self.world.apply(object);
+                self.places.insert(key, place);
             }
             Ok(None) => {}
             Err(error) => self.fault(place, &error.field, error.message.clone()),

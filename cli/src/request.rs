@@ -18,13 +18,15 @@ pub(crate) fn run(request: &Request) -> anyhow::Result<()> {
         [method, url] => (method.as_str(), url),
         _ => bail!("a method and a URL are needed"),
     };
-    let (url, authority) = url::parse(url)?;
+    let (url, authority, port) = url::parse(url)?;
     ensure!(url.scheme_str() == Some("http"), "{url}: only http is spoken");
-    let port = authority.port_u16().unwrap_or(80);
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let address = (host, port).to_socket_addrs().with_context(|| format!("{host}: cannot be resolved"))?.next();
+    let address = (host, port.get()).to_socket_addrs().with_context(|| format!("{host}: cannot be resolved"))?.next();
     let address = address.with_context(|| format!("{host}: no address"))?;
-    let mut ask = Ask { method: method.parse()?, ..Ask::get(authority.as_str(), url.path_and_query().map_or("/", |path| path.as_str())) };
+    let mut ask = Ask {
+        method: method.parse().with_context(|| format!("{method:?} is no method"))?,
+        ..Ask::get(authority.as_str(), url.path_and_query().map_or("/", |path| path.as_str()))
+    };
     ask.body = request.body.clone().into();
     for header in &request.header {
         let (name, value) = header.split_once(':').with_context(|| format!("{header:?} is not NAME: VALUE"))?;

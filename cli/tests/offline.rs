@@ -90,6 +90,21 @@ fn what_cannot_be_read_is_said_with_its_place() {
 }
 
 #[test]
+fn a_folder_of_clusters_has_them_directly_in_it() {
+    let export = "{apiVersion: multicluster.x-k8s.io/v1beta1, kind: ServiceExport, metadata: {name: store}}";
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: store}, spec: {ports: [{port: 80}]}}";
+    let lint = |folder: &tempfile::TempDir| isthmus(&["lint", folder.path().to_str().expect("a path")]).0;
+    // What lies beside them belongs to none.
+    let said =
+        lint(&folder(&[("east/export.yaml", export), ("east/more/store.yaml", service), ("route.yaml", service), ("expected.yaml", "[]")]));
+    assert!(said.contains("route.yaml: document 1: error Unreadable: it lies beside the folders of clusters"), "{said}");
+    assert!(said.ends_with("1 errors, 0 warnings\n"), "{said}");
+    // Deeper ones are files of one cluster.
+    let said = lint(&folder(&[("clusters/east/export.yaml", export), ("store.yaml", service)]));
+    assert_eq!(said, "0 errors, 0 warnings\n");
+}
+
+#[test]
 fn a_reader_who_goes_is_no_failure() {
     use std::os::unix::process::CommandExt as _;
 

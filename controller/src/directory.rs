@@ -23,16 +23,14 @@ const SETTLE: Duration = Duration::from_millis(10);
 const RESCAN: Duration = Duration::from_secs(5);
 /// Above this a file is not read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// What is said of such a file.
-pub const TOO_LARGE: &str = "larger than 16 MiB: not read";
 
-/// The manifests below a directory.
+/// The manifests below a directory, by relative name.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
-    /// Their contents by relative name.
+    /// What they hold.
     pub contents: BTreeMap<String, Vec<u8>>,
-    /// Names of those that are [too large](TOO_LARGE).
-    pub too_large: BTreeSet<String>,
+    /// Why others, and directories, could not be read: one of them hides no other.
+    pub unread: BTreeMap<String, String>,
 }
 
 /// What a directory held when it was read.
@@ -74,11 +72,11 @@ impl Directory {
     /// # Errors
     /// The directory itself cannot be read; what concerns a file or an object is in [`Scan::problems`].
     pub fn scan(&mut self) -> io::Result<Scan> {
-        let Files { contents, too_large } = read(&self.root)?;
-        let mut scan = Scan { digest: manifest::digest(&contents), ..Scan::default() };
-        scan.problems.extend(too_large.into_iter().map(|name| format!("{name}: {TOO_LARGE}")));
-        self.last_good.retain(|name, _| contents.contains_key(name));
-        for (name, bytes) in contents {
+        let mut files = read(&self.root)?;
+        let mut scan = Scan { digest: manifest::digest(&files.contents), ..Scan::default() };
+        self.last_good.retain(|name, _| files.contents.contains_key(name) || files.is_unread(name));
+        scan.problems.extend(files.unread.iter().map(|(name, why)| format!("{name}: {why}; what it held before stays")));
+        for (name, bytes) in std::mem::take(&mut files.contents) {
             let parsed = String::from_utf8(bytes)
                 .map_err(|error| error.to_string())
                 .and_then(|text| manifest::parse(&text).map_err(|error| error.to_string()));
@@ -86,8 +84,10 @@ impl Directory {
                 Ok(documents) => drop(self.last_good.insert(name.clone(), documents)),
                 Err(error) => drop(scan.problems.insert(format!("{name}: no YAML, its last good form stays: {error}"))),
             }
-            for document in self.last_good.get(&name).map(Vec::as_slice).unwrap_or_default() {
-                scan.add(&name, document);
+        }
+        for (name, documents) in &self.last_good {
+            for document in documents {
+                scan.add(name, document);
             }
         }
         Ok(scan)
@@ -116,7 +116,7 @@ impl Scan {
 /// mounts).
 ///
 /// # Errors
-/// A directory or file cannot be read.
+/// The directory itself cannot be read.
 pub fn read(directory: &Path) -> io::Result<Files> {
     let mut files = Files::default();
     collect(directory, "", &mut files)?;
@@ -126,32 +126,43 @@ pub fn read(directory: &Path) -> io::Result<Files> {
 fn collect(directory: &Path, prefix: &str, files: &mut Files) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with('.') {
             continue;
         }
         let relative = format!("{prefix}{name}");
         let path = entry.path();
-        // A file may go between listing and reading; the next scan sees the directory without it.
-        let Ok(metadata) = fs::metadata(&path) else { continue };
-        if metadata.is_dir() {
-            collect(&path, &format!("{relative}/"), files)?;
-            continue;
-        }
-        if !is_manifest(&name) {
-            continue;
-        }
-        if metadata.len() > FILE_BYTES_MAX {
-            files.too_large.insert(relative);
-        } else {
-            match fs::read(&path) {
-                Ok(bytes) => drop(files.contents.insert(relative, bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
+        let read = match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => collect(&path, &format!("{relative}/"), files).map_err(|error| error.to_string()),
+            Ok(_) if !is_manifest(&name) => Ok(()),
+            Ok(_) if entry.file_name().to_str().is_none() => Err("its name is not in UTF-8".to_owned()),
+            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)),
+            Ok(_) => match fs::read(&path) {
+                Ok(bytes) => {
+                    files.contents.insert(relative.clone(), bytes);
+                    Ok(())
+                }
+                Err(error) => Err(error.to_string()),
+            },
+            Err(_) if !is_manifest(&name) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        // A file or directory may go between listing and reading: the next time it is not there. A link that leads nowhere is there.
+        if let Err(why) = read
+            && fs::symlink_metadata(&path).is_ok()
+        {
+            files.unread.insert(relative, why);
         }
     }
     Ok(())
+}
+
+impl Files {
+    /// Whether a name, or a directory that it is in, could not be read.
+    fn is_unread(&self, name: &str) -> bool {
+        let directories = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
+        directories.chain([name]).any(|name| self.unread.contains_key(name))
+    }
 }
 
 fn is_manifest(name: &str) -> bool {
@@ -183,7 +194,7 @@ pub async fn follow(root: PathBuf, stop: CancellationToken, mut changed: impl Fn
         }
         tokio::time::sleep(SETTLE).await;
         match directory.scan() {
-            Ok(scan) if scan.digest != last.digest => {
+            Ok(scan) if scan.digest != last.digest || scan.problems != last.problems => {
                 report(&last, &scan);
                 changed(&scan);
                 last = scan;
@@ -252,13 +263,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_too_large_is_named_and_hides_no_other() {
+    fn what_cannot_be_read_is_named_hides_no_other_and_stays_as_it_was() {
         let root = tempfile::tempdir().expect("a directory");
         fs::write(root.path().join("a.yaml"), IMPORT).expect("written");
-        fs::File::create(root.path().join("b.json")).and_then(|file| file.set_len(FILE_BYTES_MAX + 1)).expect("written");
-        let scan = Directory::new(root.path().to_owned()).scan().expect("read");
-        assert_eq!(names(&scan), ["ServiceImport default/store"]);
-        assert_eq!(scan.problems.first().map(String::as_str), Some("b.json: larger than 16 MiB: not read"));
+        fs::write(root.path().join("b.json"), r#"{"kind": "Other"}"#).expect("written");
+        let mut directory = Directory::new(root.path().to_owned());
+        assert!(directory.scan().expect("read").problems.is_empty());
+        for name in ["a.yaml", "b.json"] {
+            fs::File::create(root.path().join(name)).and_then(|file| file.set_len(FILE_BYTES_MAX + 1)).expect("written");
+        }
+        std::os::unix::fs::symlink("gone", root.path().join("c.yml")).expect("a link");
+        let scan = directory.scan().expect("read");
+        assert_eq!(names(&scan), ["ServiceImport default/store"], "as before");
+        let gone = io::Error::from_raw_os_error(2);
+        let [large, also, link] = ["a.yaml: larger than 16 MiB", "b.json: larger than 16 MiB", &format!("c.yml: {gone}")]
+            .map(|problem| format!("{problem}; what it held before stays"));
+        assert_eq!(scan.problems, BTreeSet::from([large, also, link]));
+        fs::remove_file(root.path().join("a.yaml")).expect("removed");
+        assert!(names(&directory.scan().expect("read")).is_empty());
     }
 
     #[test]

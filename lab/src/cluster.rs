@@ -189,7 +189,17 @@ pub(crate) fn get(namespace: &Namespace, address: &str, target: &str) -> anyhow:
 
 /// Makes a folder hold exactly these files; each is replaced whole.
 fn replace_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
-    let before = directory::read(folder)?.contents;
+    let before = directory::read(folder).with_context(|| folder.display().to_string())?.contents;
+    // Where a folder is to be, a file may have been, and the other way round.
+    for name in before.keys().filter(|name| !files.contains_key(*name)) {
+        fs::remove_file(folder.join(name)).with_context(|| name.clone())?;
+        // Those that are empty then.
+        for parent in Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+            if fs::remove_dir(folder.join(parent)).is_err() {
+                break;
+            }
+        }
+    }
     for (name, bytes) in files.iter().filter(|(name, bytes)| before.get(*name) != Some(*bytes)) {
         let path = folder.join(name);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
@@ -198,8 +208,21 @@ fn replace_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Re
         fs::write(&begun, bytes).with_context(|| begun.display().to_string())?;
         fs::rename(&begun, &path).with_context(|| path.display().to_string())?;
     }
-    for name in before.keys().filter(|name| !files.contains_key(*name)) {
-        fs::remove_file(folder.join(name))?;
-    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_holds_exactly_what_is_wanted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for wanted in [&["a.yaml", "sub/deep/b.yaml"][..], &["sub/c.yaml", "a.yaml/d.yaml"], &["a.yaml"], &[]] {
+            let files: BTreeMap<String, Vec<u8>> = wanted.iter().map(|name| ((*name).to_owned(), name.as_bytes().to_vec())).collect();
+            replace_files(folder.path(), &files).expect("replaced");
+            assert_eq!(directory::read(folder.path()).expect("read").contents, files);
+        }
+        assert_eq!(fs::read_dir(folder.path()).expect("read").count(), 0, "no empty folder is left");
+    }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use controller::directory::{self, Files, TOO_LARGE};
+use controller::directory::{self, Files};
 use routing::api::or_default;
 use routing::manifest;
 use serde::Deserialize;
@@ -34,6 +34,8 @@ pub type Manifests = BTreeMap<String, Cluster>;
 pub struct Cluster {
     /// Files by relative name.
     pub files: BTreeMap<String, ManifestFile>,
+    /// Why others could not be read.
+    pub unread: BTreeMap<String, String>,
 }
 
 /// One file.
@@ -48,24 +50,30 @@ pub enum ManifestFile {
 /// Reads a folder: its folders are clusters, in the order of their names.
 ///
 /// # Errors
-/// A folder or file cannot be read or is too large, or there is no cluster.
+/// The folder or something in it cannot be read, or there is no cluster.
 pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
     let clusters = find(folder)?;
     ensure!(!clusters.is_empty(), "{}: no folder of a cluster in it, for example {}", folder.display(), folder.join("west").display());
+    for (cluster, Cluster { unread, .. }) in &clusters {
+        if let Some((name, why)) = unread.first_key_value() {
+            bail!("{}: {why}", folder.join(cluster).join(name).display());
+        }
+    }
     Ok(clusters)
 }
 
-/// As [`read`], perhaps none.
+/// As [`read`], perhaps none, and with what can be read of them.
 ///
 /// # Errors
-/// A folder or file cannot be read or is too large.
+/// The folder, or that of a cluster, cannot be read.
 pub fn find(folder: &Path) -> anyhow::Result<Manifests> {
     let mut clusters = Manifests::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
+        let name = path.file_name().unwrap_or_default();
         // Names that begin with a dot are somebody else's: of an editor, of version control.
-        if path.is_dir() && !name.starts_with('.') {
+        if path.is_dir() && !name.as_encoded_bytes().starts_with(b".") {
+            let name = name.to_str().with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
             clusters.insert(name.to_owned(), read_cluster(&path)?);
         }
     }
@@ -73,10 +81,7 @@ pub fn find(folder: &Path) -> anyhow::Result<Manifests> {
 }
 
 fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {
-    let Files { contents, too_large } = directory::read(folder).with_context(|| folder.display().to_string())?;
-    if let Some(name) = too_large.first() {
-        bail!("{}: {TOO_LARGE}", folder.join(name).display());
-    }
+    let Files { contents, unread } = directory::read(folder).with_context(|| folder.display().to_string())?;
     let files = contents.into_iter().map(|(name, bytes)| {
         let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| manifest::parse(text).ok());
         let read = match parsed {
@@ -85,7 +90,7 @@ fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {
         };
         (name, read)
     });
-    Ok(Cluster { files: files.collect() })
+    Ok(Cluster { files: files.collect(), unread })
 }
 
 impl Cluster {
