@@ -247,5 +247,6 @@ fn follow(lab: &mut Lab, interrupted: &Receiver<()>) -> anyhow::Result<()> {
 }
 
 fn fingerprint(folder: &Path) -> anyhow::Result<String> {
-    Ok(manifest::digest(directory::read(folder)?.contents))
+    let files = directory::read(folder)?;
+    Ok(format!("{} {:?}", manifest::digest(files.contents), files.unread))
 }

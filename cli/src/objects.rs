@@ -75,21 +75,38 @@ pub(crate) struct Objects {
 }
 
 /// Those of every cluster. Where a folder has folders of clusters that export Services, imports and endpoints follow from that, with addresses
-/// that are made up.
+/// that are made up; what lies beside these folders is in none of them, and a fault.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Objects>> {
-    if let Some(manifests) = cluster_set(path)? {
-        return derived(path, &manifests);
-    }
-    let mut objects = Objects::new(String::new());
     let said = || path.display().to_string();
-    if path.is_dir() {
-        let Files { contents, unread } = directory::read(path).with_context(said)?;
-        contents.iter().for_each(|(name, text)| objects.add(&path.join(name), text));
-        objects.add_unread(path, &unread);
-    } else {
+    let mut objects = Objects::new(String::new());
+    if !path.is_dir() {
         objects.add(path, &std::fs::read(path).with_context(said)?);
+        return Ok(vec![objects]);
     }
-    Ok(vec![objects])
+    let (manifests, beside) = manifests::find(path)?;
+    if !is_cluster_set(&manifests, &beside) {
+        let files = directory::read(path).with_context(said)?;
+        files.contents.iter().for_each(|(name, text)| objects.add(&path.join(name), text));
+        objects.add_unread(path, &files);
+        return Ok(vec![objects]);
+    }
+    let mut all = derived(path, &manifests);
+    objects.add_beside(path, &beside);
+    if !objects.faults.is_empty() {
+        all.push(objects);
+    }
+    Ok(all)
+}
+
+/// Whether folders are those of clusters: they export Services, directly, or further down where nothing lies beside them.
+fn is_cluster_set(manifests: &Manifests, beside: &Files) -> bool {
+    let exports = |(name, file): (&String, &ManifestFile)| match file {
+        ManifestFile::Documents(documents) => {
+            (beside.contents.is_empty() || !name.contains('/')) && documents.iter().any(|document| document["kind"] == "ServiceExport")
+        }
+        ManifestFile::Unreadable(_) => false,
+    };
+    manifests.values().any(|cluster| cluster.files.iter().any(exports))
 }
 
 /// Those of a client's cluster. Without folders of clusters it may have any name.
@@ -104,6 +121,8 @@ pub(crate) fn of_client(path: &Path, cluster: &str) -> anyhow::Result<Objects> {
         }
         return Ok(only);
     }
+    // What belongs to none is told by whoever looks at all of them.
+    all.retain(|objects| !objects.cluster.is_empty());
     let names: Vec<String> = all.iter().map(|objects| objects.cluster.clone()).collect();
     match all.into_iter().find(|objects| objects.cluster == cluster) {
         Some(objects) => Ok(objects),
@@ -127,51 +146,25 @@ pub(crate) async fn of_cluster(client: &Client, settings: Settings) -> Objects {
     objects
 }
 
-/// Folders of clusters, if that is what it is.
-fn cluster_set(path: &Path) -> anyhow::Result<Option<Manifests>> {
-    if !path.is_dir() {
-        return Ok(None);
-    }
-    let manifests = manifests::find(path)?;
-    // Directly in the folders: deeper ones are clusters' that lie in a folder of their own, and not this one's.
-    let exports = |(name, file): (&String, &ManifestFile)| match file {
-        ManifestFile::Documents(documents) => !name.contains('/') && documents.iter().any(|document| document["kind"] == "ServiceExport"),
-        ManifestFile::Unreadable(_) => false,
-    };
-    Ok(manifests.values().any(|cluster| cluster.files.iter().any(exports)).then_some(manifests))
-}
-
-fn derived(path: &Path, manifests: &Manifests) -> anyhow::Result<Vec<Objects>> {
-    let mut beside = beside(path)?;
+fn derived(path: &Path, manifests: &Manifests) -> Vec<Objects> {
     let pods = plan::pods(manifests, &BTreeMap::new());
     let mut drawn = MadeUp::default();
     pods.keys().for_each(|pod| drawn.pod_of(pod));
     let all = roles::derive(manifests, &pods, &mut drawn);
     let one = |(cluster, derived): (String, roles::Derived)| {
+        let folder = path.join(&cluster);
         let mut objects = Objects::new(cluster.clone());
         for (name, text) in &derived.files {
-            objects.add(&path.join(&cluster).join(name), text);
+            objects.add(&folder.join(name), text);
         }
         if let Some(manifests) = manifests.get(&cluster) {
-            objects.add_unread(&path.join(&cluster), &manifests.unread);
+            objects.add_unread(&folder, &Files { unread: manifests.unread.clone(), ..Files::default() });
         }
-        // They are said once.
-        objects.faults.append(&mut beside);
         // What follows from the files is in none of them.
         objects.places.retain(|_, place| place.file.exists());
         objects
     };
-    Ok(all.into_iter().map(one).collect())
-}
-
-/// Objects beside the folders of clusters: they belong to none.
-fn beside(path: &Path) -> anyhow::Result<Vec<Fault>> {
-    let files = directory::read(path).with_context(|| path.display().to_string())?.contents;
-    let mut found = Objects::new(String::new());
-    files.iter().filter(|(name, _)| !name.contains('/')).for_each(|(name, text)| found.add(&path.join(name), text));
-    let message = "it lies beside the folders of clusters, and belongs to none of them";
-    let faults = found.places.into_values().map(|place| Fault { place, field: String::new(), message: message.to_owned() });
-    Ok(faults.collect())
+    all.into_iter().map(one).collect()
 }
 
 impl Objects {
@@ -202,8 +195,25 @@ impl Objects {
         }
     }
 
-    fn add_unread(&mut self, folder: &Path, unread: &BTreeMap<String, String>) {
-        unread.iter().for_each(|(name, why)| self.fault(Place::named(folder.join(name)), "", why.clone()));
+    fn add_unread(&mut self, folder: &Path, files: &Files) {
+        files.unread.iter().for_each(|(name, why)| self.fault(Place::named(folder.join(name)), "", why.clone()));
+        files.dangling.iter().for_each(|name| self.fault(Place::named(folder.join(name)), "", "a link that leads nowhere".to_owned()));
+    }
+
+    /// What lies beside the folders of clusters. What is no object is something else, as an `expected.yaml` is.
+    fn add_beside(&mut self, folder: &Path, files: &Files) {
+        self.add_unread(folder, files);
+        for (name, text) in &files.contents {
+            let file = folder.join(name);
+            match std::str::from_utf8(text).map(manifest::parse) {
+                Ok(Ok(documents)) => documents.iter().filter(|document| document.value["kind"].is_string()).for_each(|document| {
+                    let place = Place { file: file.clone(), document: Some(document.number) };
+                    self.fault(place, "", "it lies beside the folders of clusters, and belongs to none of them".to_owned());
+                }),
+                Ok(Err(error)) => self.fault(Place::named(file), "", error.to_string()),
+                Err(error) => self.fault(Place::named(file), "", error.to_string()),
+            }
+        }
     }
 
     fn add_live(&mut self, object: &DynamicObject) {

@@ -21,9 +21,13 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<(Uri, Authority, NonZeroU16)> 
         _ => bail!("{url}: neither http nor https"),
     };
     let authority = uri.authority().with_context(|| format!("{url}: no host"))?.clone();
-    let is_port = authority.as_str().ends_with(authority.host()) || authority.port_u16().is_some();
-    ensure!(is_port, "{url}: the port is none");
-    let port = NonZeroU16::new(authority.port_u16().unwrap_or(default)).with_context(|| format!("{url}: port 0"))?;
+    ensure!(!authority.host().is_empty(), "{url}: no host");
+    let without_user = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let port = match without_user.strip_prefix(authority.host()) {
+        Some("" | ":") => default,
+        _ => authority.port_u16().with_context(|| format!("{url}: the port is none"))?,
+    };
+    let port = NonZeroU16::new(port).with_context(|| format!("{url}: port 0"))?;
     Ok((uri, authority, port))
 }
 
@@ -36,6 +40,7 @@ mod tests {
         for (text, expected, expected_port) in [
             ("store", "http://store/", 80),
             ("store:8080/cart?x=1", "http://store:8080/cart?x=1", 8080),
+            ("user@store:/", "http://user@store:/", 80),
             ("[fd00::1]", "http://[fd00::1]/", 80),
             ("[fd00::1]:81", "http://[fd00::1]:81/", 81),
             ("https://store/", "https://store/", 443),
@@ -55,7 +60,9 @@ mod tests {
             ("", r#""http://" is no URL"#),
             ("ftp://x", "ftp://x: neither http nor https"),
             ("x:99999", "http://x:99999: the port is none"),
+            ("6:65536", "http://6:65536: the port is none"),
             ("x:0", "http://x:0: port 0"),
+            (":80", "http://:80: no host"),
         ] {
             assert_eq!(parse(text).expect_err(text).to_string(), why);
         }

@@ -99,7 +99,12 @@ fn a_folder_of_clusters_has_them_directly_in_it() {
         lint(&folder(&[("east/export.yaml", export), ("east/more/store.yaml", service), ("route.yaml", service), ("expected.yaml", "[]")]));
     assert!(said.contains("route.yaml: document 1: error Unreadable: it lies beside the folders of clusters"), "{said}");
     assert!(said.ends_with("1 errors, 0 warnings\n"), "{said}");
-    // Deeper ones are files of one cluster.
+    // Clusters may have folders in their own.
+    let client = ["explain", "-f", "--cluster", "east", "GET store.default.svc.clusterset.local/"];
+    let deep = folder(&[("east/app/export.yaml", export), ("east/app/store.yaml", service), ("west/readme.yaml", "[]")]);
+    let (said, _, _) = isthmus(&[&client[..2], &[deep.path().to_str().expect("a path")], &client[2..]].concat());
+    assert!(said.starts_with("dialled   ServiceImport/default/store/80 at "), "{said}");
+    // But where something lies beside them, these are files of one cluster.
     let said = lint(&folder(&[("clusters/east/export.yaml", export), ("store.yaml", service)]));
     assert_eq!(said, "0 errors, 0 warnings\n");
 }

@@ -4,7 +4,7 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// Read again after this time even if no change was notified: some file systems notify nothing.
 const RESCAN: Duration = Duration::from_secs(5);
 /// Above this a file is not read.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The manifests below a directory, by relative name.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +31,8 @@ pub struct Files {
     pub contents: BTreeMap<String, Vec<u8>>,
     /// Why others, and directories, could not be read: one of them hides no other.
     pub unread: BTreeMap<String, String>,
+    /// Links that lead nowhere: as if nothing were there.
+    pub dangling: BTreeSet<String>,
 }
 
 /// What a directory held when it was read.
@@ -76,6 +78,7 @@ impl Directory {
         let mut scan = Scan { digest: manifest::digest(&files.contents), ..Scan::default() };
         self.last_good.retain(|name, _| files.contents.contains_key(name) || files.is_unread(name));
         scan.problems.extend(files.unread.iter().map(|(name, why)| format!("{name}: {why}; what it held before stays")));
+        scan.problems.extend(files.dangling.iter().map(|name| format!("{name}: a link that leads nowhere")));
         for (name, bytes) in std::mem::take(&mut files.contents) {
             let parsed = String::from_utf8(bytes)
                 .map_err(|error| error.to_string())
@@ -130,30 +133,45 @@ fn collect(directory: &Path, prefix: &str, files: &mut Files) -> io::Result<()> 
         if name.starts_with('.') {
             continue;
         }
+        let is_manifest = [".yaml", ".yml", ".json"].iter().any(|suffix| name.ends_with(suffix));
+        let is_other = !is_manifest && entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_other {
+            continue;
+        }
         let relative = format!("{prefix}{name}");
-        let path = entry.path();
-        let read = match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => collect(&path, &format!("{relative}/"), files).map_err(|error| error.to_string()),
-            Ok(_) if !is_manifest(&name) => Ok(()),
-            Ok(_) if entry.file_name().to_str().is_none() => Err("its name is not in UTF-8".to_owned()),
-            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => Err(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)),
-            Ok(_) => match fs::read(&path) {
-                Ok(bytes) => {
-                    files.contents.insert(relative.clone(), bytes);
-                    Ok(())
+        match read_entry(&entry, &relative, is_manifest, files) {
+            Ok(()) => {}
+            // It went between listing and reading; a link that leads nowhere is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_manifest && fs::symlink_metadata(entry.path()).is_ok() {
+                    files.dangling.insert(relative);
                 }
-                Err(error) => Err(error.to_string()),
-            },
-            Err(_) if !is_manifest(&name) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
-        // A file or directory may go between listing and reading: the next time it is not there. A link that leads nowhere is there.
-        if let Err(why) = read
-            && fs::symlink_metadata(&path).is_ok()
-        {
-            files.unread.insert(relative, why);
+            }
+            Err(error) => drop(files.unread.insert(relative, error.to_string())),
         }
     }
+    Ok(())
+}
+
+fn read_entry(entry: &DirEntry, relative: &str, is_manifest: bool, files: &mut Files) -> io::Result<()> {
+    let path = entry.path();
+    let metadata = fs::metadata(&path)?;
+    if metadata.is_dir() {
+        return collect(&path, &format!("{relative}/"), files);
+    }
+    if !is_manifest {
+        return Ok(());
+    }
+    if entry.file_name().to_str().is_none() {
+        return Err(io::Error::other("its name is not in UTF-8"));
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("larger than {} MiB", FILE_BYTES_MAX >> 20)));
+    }
+    files.contents.insert(relative.to_owned(), fs::read(&path)?);
     Ok(())
 }
 
@@ -163,10 +181,6 @@ impl Files {
         let directories = name.match_indices('/').filter_map(|(end, _)| name.get(..end));
         directories.chain([name]).any(|name| self.unread.contains_key(name))
     }
-}
-
-fn is_manifest(name: &str) -> bool {
-    [".yaml", ".yml", ".json"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Follows the directory until cancelled; `changed` gets every scan that differs from the one before, and logs are written once a problem.
@@ -223,6 +237,8 @@ fn report(before: &Scan, now: &Scan) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     const IMPORT: &str =
@@ -272,15 +288,38 @@ mod tests {
         for name in ["a.yaml", "b.json"] {
             fs::File::create(root.path().join(name)).and_then(|file| file.set_len(FILE_BYTES_MAX + 1)).expect("written");
         }
-        std::os::unix::fs::symlink("gone", root.path().join("c.yml")).expect("a link");
         let scan = directory.scan().expect("read");
         assert_eq!(names(&scan), ["ServiceImport default/store"], "as before");
-        let gone = io::Error::from_raw_os_error(2);
-        let [large, also, link] = ["a.yaml: larger than 16 MiB", "b.json: larger than 16 MiB", &format!("c.yml: {gone}")]
-            .map(|problem| format!("{problem}; what it held before stays"));
-        assert_eq!(scan.problems, BTreeSet::from([large, also, link]));
+        let large = ["a.yaml", "b.json"].map(|name| format!("{name}: larger than 16 MiB; what it held before stays"));
+        assert_eq!(scan.problems, BTreeSet::from(large));
         fs::remove_file(root.path().join("a.yaml")).expect("removed");
         assert!(names(&directory.scan().expect("read")).is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_keeps_what_it_held() {
+        let root = tempfile::tempdir().expect("a directory");
+        let held = root.path().join("sub/deep");
+        fs::create_dir_all(&held).and_then(|()| fs::write(held.join("a.yaml"), IMPORT)).expect("written");
+        let mut directory = Directory::new(root.path().to_owned());
+        assert_eq!(names(&directory.scan().expect("read")).len(), 1);
+        // A loop of links cannot be read by root either.
+        fs::remove_dir_all(root.path().join("sub")).and_then(|()| symlink("sub", root.path().join("sub"))).expect("a link");
+        let scan = directory.scan().expect("read");
+        assert_eq!(names(&scan).len(), 1);
+        assert!(scan.problems.first().is_some_and(|problem| problem.starts_with("sub: ")), "{:?}", scan.problems);
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_named_and_holds_nothing() {
+        let root = tempfile::tempdir().expect("a directory");
+        fs::write(root.path().join("target"), IMPORT).and_then(|()| symlink("target", root.path().join("a.yaml"))).expect("a link");
+        let mut directory = Directory::new(root.path().to_owned());
+        assert_eq!(names(&directory.scan().expect("read")).len(), 1);
+        fs::remove_file(root.path().join("target")).expect("removed");
+        let scan = directory.scan().expect("read");
+        assert!(names(&scan).is_empty());
+        assert_eq!(scan.problems, BTreeSet::from(["a.yaml: a link that leads nowhere".to_owned()]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use controller::directory;
+use controller::directory::{self, FILE_BYTES_MAX, Files};
 use http::Version;
 use nix::sys::signal::Signal;
 use routing::manifest;
@@ -189,24 +189,31 @@ pub(crate) fn get(namespace: &Namespace, address: &str, target: &str) -> anyhow:
 
 /// Makes a folder hold exactly these files; each is replaced whole.
 fn replace_files(folder: &Path, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
-    let before = directory::read(folder).with_context(|| folder.display().to_string())?.contents;
-    // Where a folder is to be, a file may have been, and the other way round.
-    for name in before.keys().filter(|name| !files.contains_key(*name)) {
-        fs::remove_file(folder.join(name)).with_context(|| name.clone())?;
-        // Those that are empty then.
-        for parent in Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-            if fs::remove_dir(folder.join(parent)).is_err() {
-                break;
-            }
-        }
-    }
-    for (name, bytes) in files.iter().filter(|(name, bytes)| before.get(*name) != Some(*bytes)) {
+    let Files { contents, unread, .. } = directory::read(folder).with_context(|| folder.display().to_string())?;
+    let unwanted = contents.keys().chain(unread.keys()).filter(|name| !files.contains_key(*name));
+    // Where a folder is to be, a file may have been, and the other way round. Others go at the end: an object may have moved from one to another.
+    let is_in_way = |name: &&String| files.keys().any(|file| Path::new(file).starts_with(name) || Path::new(name).starts_with(file));
+    let (first, last): (Vec<&String>, Vec<&String>) = unwanted.partition(is_in_way);
+    first.into_iter().try_for_each(|name| remove(folder, name))?;
+    for (name, bytes) in files.iter().filter(|(name, bytes)| contents.get(*name) != Some(*bytes)) {
+        ensure!(bytes.len() as u64 <= FILE_BYTES_MAX, "{name}: {} bytes are too many for a file of manifests", bytes.len());
         let path = folder.join(name);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
         let begun = parent.join(format!(".{}", name.display()));
         fs::write(&begun, bytes).with_context(|| begun.display().to_string())?;
         fs::rename(&begun, &path).with_context(|| path.display().to_string())?;
+    }
+    last.into_iter().try_for_each(|name| remove(folder, name))
+}
+
+/// Removes a file, and the folders that are empty then.
+fn remove(folder: &Path, name: &str) -> anyhow::Result<()> {
+    fs::remove_file(folder.join(name)).with_context(|| name.to_owned())?;
+    for parent in Path::new(name).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+        if fs::remove_dir(folder.join(parent)).is_err() {
+            break;
+        }
     }
     Ok(())
 }

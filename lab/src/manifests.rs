@@ -50,9 +50,9 @@ pub enum ManifestFile {
 /// Reads a folder: its folders are clusters, in the order of their names.
 ///
 /// # Errors
-/// The folder or something in it cannot be read, or there is no cluster.
+/// The folder or something in one of a cluster cannot be read, or there is no cluster.
 pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
-    let clusters = find(folder)?;
+    let (clusters, _) = find(folder)?;
     ensure!(!clusters.is_empty(), "{}: no folder of a cluster in it, for example {}", folder.display(), folder.join("west").display());
     for (cluster, Cluster { unread, .. }) in &clusters {
         if let Some((name, why)) = unread.first_key_value() {
@@ -62,35 +62,47 @@ pub fn read(folder: &Path) -> anyhow::Result<Manifests> {
     Ok(clusters)
 }
 
-/// As [`read`], perhaps none, and with what can be read of them.
+/// As [`read`], perhaps none and with what can be read of them; and what lies beside their folders.
 ///
 /// # Errors
-/// The folder, or that of a cluster, cannot be read.
-pub fn find(folder: &Path) -> anyhow::Result<Manifests> {
+/// The folder cannot be read.
+pub fn find(folder: &Path) -> anyhow::Result<(Manifests, Files)> {
+    let said = || folder.display().to_string();
     let mut clusters = Manifests::new();
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+    for entry in fs::read_dir(folder).with_context(said)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // Names that begin with a dot are somebody else's: of an editor, of version control.
-        if path.is_dir() && !name.as_encoded_bytes().starts_with(b".") {
-            let name = name.to_str().with_context(|| format!("{}: not a name in UTF-8", path.display()))?;
-            clusters.insert(name.to_owned(), read_cluster(&path)?);
+        if path.is_dir() && !name.starts_with('.') {
+            clusters.insert(name, Cluster::default());
         }
     }
-    Ok(clusters)
+    let Files { contents, unread, dangling } = directory::read(folder).with_context(said)?;
+    let mut beside = Files { dangling, ..Files::default() };
+    for (name, bytes) in contents {
+        match name.split_once('/').and_then(|(cluster, name)| Some((clusters.get_mut(cluster)?, name))) {
+            Some((cluster, name)) => drop(cluster.files.insert(name.to_owned(), ManifestFile::of(bytes))),
+            None => drop(beside.contents.insert(name, bytes)),
+        }
+    }
+    for (name, why) in unread {
+        // The folder itself has no name in it.
+        let (cluster, rest) = name.split_once('/').unwrap_or((&name, ""));
+        match clusters.get_mut(cluster) {
+            Some(cluster) => drop(cluster.unread.insert(rest.to_owned(), why)),
+            None => drop(beside.unread.insert(name, why)),
+        }
+    }
+    Ok((clusters, beside))
 }
 
-fn read_cluster(folder: &Path) -> anyhow::Result<Cluster> {
-    let Files { contents, unread } = directory::read(folder).with_context(|| folder.display().to_string())?;
-    let files = contents.into_iter().map(|(name, bytes)| {
-        let parsed = std::str::from_utf8(&bytes).ok().and_then(|text| manifest::parse(text).ok());
-        let read = match parsed {
-            Some(documents) => ManifestFile::Documents(documents.into_iter().map(|document| document.value).collect()),
-            None => ManifestFile::Unreadable(bytes),
-        };
-        (name, read)
-    });
-    Ok(Cluster { files: files.collect(), unread })
+impl ManifestFile {
+    fn of(bytes: Vec<u8>) -> Self {
+        match std::str::from_utf8(&bytes).ok().and_then(|text| manifest::parse(text).ok()) {
+            Some(documents) => Self::Documents(documents.into_iter().map(|document| document.value).collect()),
+            None => Self::Unreadable(bytes),
+        }
+    }
 }
 
 impl Cluster {

@@ -126,10 +126,9 @@ fn measure_all(run: &Run) -> anyhow::Result<()> {
             }
         }
     }
-    stage.finish()?;
     report.write(&run.folder)?;
     print!("{}", report.text());
-    Ok(())
+    stage.finish()
 }
 
 /// Those that were named, in their own order; all if none was.
