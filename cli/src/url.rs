@@ -24,10 +24,10 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<(Uri, Authority, NonZeroU16)> 
     ensure!(!authority.host().is_empty(), "{url}: no host");
     let without_user = authority.as_str().rsplit('@').next().unwrap_or_default();
     let port = match without_user.strip_prefix(authority.host()) {
-        Some("" | ":") => default,
-        _ => authority.port_u16().with_context(|| format!("{url}: the port is none"))?,
+        Some("" | ":") => Some(default),
+        _ => authority.port_u16(),
     };
-    let port = NonZeroU16::new(port).with_context(|| format!("{url}: port 0"))?;
+    let port = port.and_then(NonZeroU16::new).with_context(|| format!("{url}: the port is not one of 1 to 65535"))?;
     Ok((uri, authority, port))
 }
 
@@ -59,9 +59,9 @@ mod tests {
             ("a b", r#""http://a b" is no URL"#),
             ("", r#""http://" is no URL"#),
             ("ftp://x", "ftp://x: neither http nor https"),
-            ("x:99999", "http://x:99999: the port is none"),
-            ("6:65536", "http://6:65536: the port is none"),
-            ("x:0", "http://x:0: port 0"),
+            ("x:99999", "http://x:99999: the port is not one of 1 to 65535"),
+            ("6:65536", "http://6:65536: the port is not one of 1 to 65535"),
+            ("x:0", "http://x:0: the port is not one of 1 to 65535"),
             (":80", "http://:80: no host"),
         ] {
             assert_eq!(parse(text).expect_err(text).to_string(), why);
