@@ -19,6 +19,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http_body::{Frame, SizeHint};
 
 use crate::http::head;
+use crate::pipe::PipedBody;
 
 /// Bytes of one stream's body that wait to be written.
 const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
@@ -161,7 +162,7 @@ struct Sending<B> {
     waiting: Option<(Bytes, bool)>,
 }
 
-impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin> Sending<B> {
+impl<B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin> Sending<B> {
     fn new(body: B, stream: SendStream<Bytes>) -> Self {
         Self { body, stream, waiting: None }
     }
@@ -184,7 +185,8 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync
                     self.stream.reserve_capacity(1);
                     if !self.poll_room(context)?.is_ready() {
                         self.waiting = Some((data, is_last));
-                        return Poll::Pending;
+                        let error = ready!(Pin::new(&mut self.body).poll_overdue(context));
+                        return Poll::Ready(Err(self.break_off(error.into())));
                     }
                 }
                 self.stream.send_data(data, is_last)?;
@@ -202,11 +204,7 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync
                     self.stream.send_data(Bytes::new(), true)?;
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    let error = error.into();
-                    self.stream.send_reset(reset_reason(&*error));
-                    return Poll::Ready(Err(Error::Body(error)));
-                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(self.break_off(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => self.waiting = Some((data, self.body.is_end_stream())),
                     Err(frame) => {
@@ -220,6 +218,12 @@ impl<B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync
                 },
             }
         }
+    }
+
+    /// The body has no end.
+    fn break_off(&mut self, error: Box<dyn StdError + Send + Sync>) -> Error {
+        self.stream.send_reset(reset_reason(&*error));
+        Error::Body(error)
     }
 
     /// Ready once the peer has room for something.

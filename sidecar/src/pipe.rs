@@ -197,6 +197,11 @@ pub(crate) trait PipedBody: http_body::Body<Data = Bytes> {
     ) -> Poll<Option<Result<Part, <Self as http_body::Body>::Error>>> {
         self.poll_frame(context).map_ok(Part::Frame)
     }
+
+    /// Asked instead while nobody has room for its next part: ready, with why, when its time is over all the same.
+    fn poll_overdue(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<<Self as http_body::Body>::Error> {
+        Poll::Pending
+    }
 }
 
 impl PipedBody for Full<Bytes> {}

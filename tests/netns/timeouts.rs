@@ -1,16 +1,19 @@
 //! Time limits of a rule: for a request as a whole, and for one attempt (HTTPRouteTimeoutRequest, HTTPRouteTimeoutBackendRequest; H-25, H-32).
 
 use std::io::{BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{SinkExt, StreamExt};
-use http::Version;
+use http::{Request, Version};
 use lab::client::{Answer, Ask, Connection};
 use tests::{Bed, yaml};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::bytes::{dial, inside};
+use super::bytes::{PATIENCE, dial, inside};
 use super::replay::{prefix, rule};
 use super::store::{STORE, accept, bed, head, listen, log, own, own_answer, with};
 
@@ -27,6 +30,9 @@ fn cart_bed(rules: &[String]) -> Bed {
 fn ended(answer: &Answer) -> (u16, Option<&str>) {
     (answer.status.as_u16(), answer.reason())
 }
+
+/// What a stream of HTTP/2 has room for unless somebody says otherwise (RFC 9113 section 6.9.2).
+const WINDOW_BYTES: usize = 65_535;
 
 const OK: (u16, Option<&str>) = (200, None);
 const REQUEST: (u16, Option<&str>) = (504, Some("request_timeout"));
@@ -123,6 +129,85 @@ fn in_http_2_the_stream_alone_is_broken_off() {
     assert!(broken.is_err(), "its body did not end: {broken:?}");
     assert_eq!((ended(&next), server.join().expect("the server")), (OK, 0));
     assert_eq!(log(&bed, 2)[0]["reason"], "request_timeout");
+}
+
+/// An endpoint whose answer is larger than all buffers on its way; why it did not send all of it.
+fn answers_without_end(listener: TcpListener) -> JoinHandle<Option<std::io::Error>> {
+    std::thread::spawn(move || {
+        let mut endpoint = accept(&listener);
+        endpoint.get_ref().set_write_timeout(Some(PATIENCE)).expect("a timeout");
+        head(&mut endpoint);
+        write!(endpoint.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n").expect("sent");
+        let part = vec![b'x'; 1_000_000];
+        (0..1000).map(|_| endpoint.get_mut().write_all(&part)).find_map(Result::err)
+    })
+}
+
+/// The sidecar did not want all of it.
+fn is_given_up(endpoint: JoinHandle<Option<std::io::Error>>) {
+    let error = endpoint.join().expect("ended").expect("it could not send all of it");
+    assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "the sidecar gave up before this test did: {error}");
+}
+
+#[test]
+fn a_client_that_does_not_take_the_answer_in_is_held_to_the_limit_too() {
+    for (limit, reason) in [("request: 500ms", "request_timeout"), ("backendRequest: 500ms", "backend_timeout")] {
+        let bed = bed(&[limited("/", "own", limit, "")], vec![("east/own.yaml", own("own", "http"))]);
+        let listener = listen(&bed, "east/default/own-0");
+        let address = bed.address(&bed.client().expect("a client"), STORE).expect("a VIP");
+        let endpoint = answers_without_end(listener.try_clone().expect("a listener"));
+        let mut stream = BufReader::new(inside(&bed, move || dial(address)));
+        write!(stream.get_mut(), "GET / HTTP/1.1\r\nHost: {STORE}\r\n\r\n").expect("sent");
+        assert!(head(&mut stream).starts_with("HTTP/1.1 200"), "the head came in time");
+        is_given_up(endpoint);
+        assert_eq!(log(&bed, 1)[0]["reason"], reason);
+
+        let endpoint = answers_without_end(listener);
+        assert!(unread(&bed, || ()).is_reset());
+        is_given_up(endpoint);
+        assert_eq!(log(&bed, 2)[1]["reason"], reason);
+    }
+}
+
+#[test]
+fn what_an_endpoint_sent_in_time_is_held_to_the_limit_of_the_request() {
+    let bed = bed(&[limited("/", "own", "request: 5s, backendRequest: 4s", "")], vec![("east/own.yaml", own("own", "http"))]);
+    let listener = listen(&bed, "east/default/own-0");
+    let (full, is_full) = mpsc::channel();
+    let endpoint = std::thread::spawn(move || {
+        let mut endpoint = accept(&listener);
+        head(&mut endpoint);
+        // More than the client has room for, and when it has none left the end, for which the sidecar has to wait.
+        write!(endpoint.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: 100003\r\n\r\n{}", "x".repeat(100_000)).expect("sent");
+        is_full.recv_timeout(PATIENCE).expect("the client's room is full");
+        endpoint.get_mut().write_all(b"end").expect("sent");
+        endpoint
+    });
+    assert!(unread(&bed, || full.send(()).expect("told")).is_reset());
+    assert_eq!(log(&bed, 1)[0]["reason"], "request_timeout");
+    drop(endpoint.join().expect("the endpoint"));
+}
+
+/// What becomes of an answer in HTTP/2 whose client has room for as much as is usual, and makes no more; who is told when there is none left.
+fn unread(bed: &Bed, full: impl FnOnce() + Send) -> h2::Error {
+    let client = bed.client().expect("a client");
+    let address = bed.address(&client, STORE).expect("a VIP");
+    let broken = bed.namespace(&client).expect("its namespace").block_on(|| async move {
+        let (mut sender, connection) = h2::client::handshake(tokio::net::TcpStream::connect(address).await?).await?;
+        tokio::spawn(async move { drop(connection.await) });
+        let request = Request::get(format!("http://{STORE}/")).body(())?;
+        let mut body = sender.send_request(request, true)?.0.await?.into_body();
+        let received = async {
+            let mut left = WINDOW_BYTES;
+            while left > 0 {
+                left -= body.data().await.context("it has no end")??.len();
+            }
+            full();
+            body.data().await.context("it has no end")?.err().context("there was no room for more")
+        };
+        tokio::time::timeout(PATIENCE, received).await?
+    });
+    broken.expect("a stream")
 }
 
 #[test]

@@ -107,9 +107,7 @@ pub(crate) async fn answer(received: Result<Received, Reason>, connection: Rc<Co
         let upgraded = client.zip(used.lease.switch());
         return switch(response, upgraded, guards, used);
     }
-    let deadline = [limit.end().map(|end| (end, Reason::RequestTimeout)), deadline.map(|end| (end, Reason::BackendTimeout))];
-    let deadline = deadline.into_iter().flatten().min_by_key(|(end, _)| *end);
-    response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, deadline, guards, used))))
+    response.map(|incoming| ResponseBody::Streamed(Box::new(Streamed::new(incoming, idle, (limit.end(), deadline), guards, used))))
 }
 
 /// The answer to what is no request.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,9 +48,17 @@ pub(crate) struct Guards {
 pub(crate) struct Streamed {
     incoming: EndpointBody,
     idle: Idle,
-    deadline: Option<(Pin<Box<Sleep>>, Reason)>,
+    /// The first limit that it may exceed, and whose that is.
+    deadline: Option<Deadline>,
+    request_end: Option<Instant>,
     guards: Guards,
     used: Option<Used>,
+}
+
+type Deadline = (Pin<Box<Sleep>>, Reason);
+
+fn deadline(end: Instant, reason: Reason) -> Deadline {
+    (Box::pin(tokio::time::sleep_until(end)), reason)
 }
 
 /// The connection that an answer came on.
@@ -102,10 +110,17 @@ impl Drop for Counted {
 }
 
 impl Streamed {
-    /// A body that has to have ended by the deadline, if there is one; the reason says whose that is.
-    pub(crate) fn new(incoming: EndpointBody, idle: Duration, deadline: Option<(Instant, Reason)>, guards: Guards, used: Used) -> Self {
-        let deadline = deadline.map(|(end, reason)| (Box::pin(tokio::time::sleep_until(end)), reason));
-        let mut streamed = Self { incoming, idle: Idle::new(idle), deadline, guards, used: Some(used) };
+    /// A body that has to have ended when the request's time is over, and to have come when that of its attempt is; none: whenever it likes.
+    pub(crate) fn new(
+        incoming: EndpointBody,
+        idle: Duration,
+        (request_end, attempt_end): (Option<Instant>, Option<Instant>),
+        guards: Guards,
+        used: Used,
+    ) -> Self {
+        let ends = [request_end.map(|end| (end, Reason::RequestTimeout)), attempt_end.map(|end| (end, Reason::BackendTimeout))];
+        let deadline = ends.into_iter().flatten().min_by_key(|(end, _)| *end).map(|(end, reason)| deadline(end, reason));
+        let mut streamed = Self { incoming, idle: Idle::new(idle), deadline, request_end, guards, used: Some(used) };
         if streamed.incoming.is_end_stream() {
             streamed.end();
         }
@@ -119,10 +134,22 @@ impl Streamed {
         }
     }
 
+    /// Ready, with whose it was, when the deadline has passed.
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<Reason> {
+        let Some((sleep, reason)) = &mut self.deadline else { return Poll::Pending };
+        ready!(sleep.as_mut().poll(context));
+        self.guards.record.broke(*reason);
+        Poll::Ready(*reason)
+    }
+
     fn end(&mut self) {
         if let Some(mut used) = self.used.take() {
             used.judge(Outcome::Success);
             used.worker.pool.give_back(used.lease);
+        }
+        if self.deadline.as_ref().is_some_and(|(_, reason)| *reason == Reason::BackendTimeout) {
+            // The endpoint has done what it had to in time; the client has the time of the request.
+            self.deadline = self.request_end.map(|end| deadline(end, Reason::RequestTimeout));
         }
     }
 }
@@ -139,12 +166,10 @@ impl PipedBody for ResponseBody {
             // On its way, whatever becomes of the rest.
             streamed.guards.record.told().bytes_sent += *length as u64;
         }
-        if let Some((sleep, reason)) = &mut streamed.deadline
-            && !matches!(polled, Poll::Ready(None))
-            && sleep.as_mut().poll(context).is_ready()
+        if !matches!(polled, Poll::Ready(None))
+            && let Poll::Ready(reason) = streamed.poll_deadline(context)
         {
-            streamed.guards.record.broke(*reason);
-            if *reason == Reason::BackendTimeout
+            if reason == Reason::BackendTimeout
                 && let Some(used) = &mut streamed.used
             {
                 used.judge(Outcome::Failure);
@@ -181,6 +206,12 @@ impl PipedBody for ResponseBody {
                 expired.map(|()| Some(Err(BodyError::Idle)))
             }
         }
+    }
+
+    /// A request's time ends with its response, also when it is the client that does not take it in (GEP-1742); the endpoint is not blamed for it.
+    fn poll_overdue(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<BodyError> {
+        let Self::Streamed(streamed) = self.get_mut() else { return Poll::Pending };
+        streamed.poll_deadline(context).map(|_| BodyError::Deadline)
     }
 }
 

@@ -198,9 +198,17 @@ where
                 }
             }
         }
+        let flushed = {
+            let Exchange { stream: Some(stream), writer, .. } = &mut *exchange.borrow_mut() else { return Poll::Ready(Err(Error::Closed)) };
+            writer.poll_flush(stream, context)?
+        };
+        if flushed.is_pending()
+            && !waits_for_body
+            && let Poll::Ready(error) = Pin::new(&mut *body).poll_overdue(context)
+        {
+            return Poll::Ready(Err(Error::Body(error.into())));
+        }
         let exchange = &mut *exchange.borrow_mut();
-        let Some(stream) = &mut exchange.stream else { return Poll::Ready(Err(Error::Closed)) };
-        let flushed = exchange.writer.poll_flush(stream, context)?;
         if flushed.is_ready() && exchange.writer.has_ended() {
             return Poll::Ready(Ok(()));
         }

@@ -21,6 +21,7 @@ use tracing::debug;
 
 use super::gather::gather;
 use super::{Body, Error, FRAME_OVERHEAD_BYTES_MAX, RESET_STREAMS_MAX, SEND_BUFFER_BYTES_MAX, Sending, complete};
+use crate::pipe::PipedBody;
 
 /// Largest head of a request.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
@@ -71,7 +72,7 @@ type Free = RefCell<Vec<Rc<Desk>>>;
 pub(crate) async fn serve<S, B, F>(stream: S, is_ending: &Cell<bool>, answer: impl Fn(Box<request::Parts>, Body) -> F) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
 {
     let mut builder = Builder::new();
@@ -147,7 +148,7 @@ where
 /// Answers one stream after the other.
 async fn attend<B, F>(desk: Rc<Desk>, free: &Free, answer: impl Fn(Box<request::Parts>, Body) -> F)
 where
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
 {
     loop {
@@ -170,7 +171,7 @@ async fn serve_stream<B, F>(
     answer: impl Fn(Box<request::Parts>, Body) -> F,
 ) -> Result<(), Error>
 where
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
 {
     let (parts, stream) = request.into_parts();

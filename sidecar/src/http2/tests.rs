@@ -33,7 +33,7 @@ async fn echo(head: Box<Parts>, body: Body) -> Response<Full<Bytes>> {
 /// Serves one end of a pipe while `ask` uses the other, until it says that this is all.
 async fn served<B, F, A>(answer: impl Fn(Box<Parts>, Body) -> F, ask: impl FnOnce(DuplexStream) -> A)
 where
-    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
+    B: PipedBody<Error: Into<Box<dyn StdError + Send + Sync>>> + Unpin,
     F: Future<Output = Response<B>>,
     A: Future<Output = ()>,
 {
@@ -111,7 +111,7 @@ async fn what_filters_set_and_http2_does_not_know_stays_behind() {
 async fn an_answer_that_breaks_off_is_reset() {
     let answer = |_, _| async {
         let frames = futures::stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("gone"))]);
-        Response::new(StreamBody::new(frames))
+        Response::new(StreamBody::new(frames).boxed())
     };
     let ask = |ours| async {
         let mut connection = connect(ours).await;
@@ -150,7 +150,7 @@ async fn an_upload_ends_when_nobody_wants_its_answer() {
     let answer = |_, body: Body| {
         // An endpoint that answers at once, goes on answering, and reads nothing for now.
         let _ = given.send(body);
-        async { Response::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>())) }
+        async { Response::new(StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, std::io::Error>>()).boxed()) }
     };
     let ask = async move |ours| {
         let mut connection = connect(ours).await;
@@ -169,7 +169,7 @@ async fn trailers_leave_what_http2_does_not_know() {
         let trailers = [("connection", "close"), ("x-sum", "1")]
             .map(|(name, value)| (::http::HeaderName::from_static(name), ::http::HeaderValue::from_static(value)));
         let frames = [Frame::data(Bytes::from_static(b"whole")), Frame::trailers(trailers.into_iter().collect())];
-        Response::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::io::Error>))))
+        Response::new(StreamBody::new(futures::stream::iter(frames.map(Ok::<_, std::io::Error>))).boxed())
     };
     let ask = |ours| async {
         let mut connection = connect(ours).await;
