@@ -11,7 +11,7 @@ IMAGE_PROFILE ?= dev
 BED := tests/cluster/bed
 HELM := $(or $(ISTHMUS_BED_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus-bed)/bin/helm
 
-.PHONY: install help demo test check fmt clippy doc build static cost bench measuring protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
+.PHONY: install help demo test check fmt clippy doc build static cost bench measured measuring protocols observability fuzz images manifests cluster-up cluster-down cluster conformance clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -43,13 +43,17 @@ static: ## statically linked programs for images
 
 bench: ## what a sidecar costs beside its peers (root; Debian packages, Envoy from PyPI; release build): ARGS="--scenarios h1-32,h2-10 --rounds 5"
 	tests/bench/prepare target/bench
-	images/programs --release -p isthmus-sidecar
-	$(MAKE) measuring
+	$(MAKE) measured measuring
 	$(STATIC)/release/examples/bench run $(ARGS)
 
-# The sidecar is built by itself, as for its image; this is what it is measured with.
+# Each is built by itself, as for its image.
+measured:
+	images/programs --release -p isthmus-sidecar
+	images/programs --release -p isthmus-controller
+
+# What they are measured with.
 measuring:
-	images/programs --release -p isthmus-cli -p isthmus-controller -p isthmus-init -p isthmus-tests --bins --example bench --example proxy_cost
+	images/programs --release -p isthmus-cli -p isthmus-init -p isthmus-tests --bins --example bench --example proxy_cost
 
 PREFIX ?= /usr/local
 
@@ -65,8 +69,7 @@ install: ## the program `isthmus` with manual pages, completions and the plugin 
 	target/release/isthmus completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/isthmus.fish
 
 cost: ## what the sidecar costs: CPU time a request, memory (release build)
-	images/programs --release -p isthmus-sidecar
-	$(MAKE) measuring
+	$(MAKE) measured measuring
 	$(STATIC)/release/examples/proxy_cost
 
 protocols: build $(PROTOCOLS)/venv/installed ## protocol suites that others wrote, against the real sidecar (needs Go and Python)

@@ -1,4 +1,4 @@
-"""What was recorded of a sidecar, and names of its functions that stay the same from build to build."""
+"""What was recorded of programs, and names of their functions that stay the same from build to build."""
 
 import re
 import subprocess
@@ -22,9 +22,9 @@ def compiler() -> str:
     return subprocess.run(["rustc", "--version", "--verbose"], check=True, capture_output=True, text=True).stdout
 
 
-def profile_for(rustc: str) -> Path:
-    """Where it is written how often each piece of the code ran: another compiler has other names, and may not be able to read it."""
-    return Path(__file__).with_name(f"profile-{rustc.split()[1]}.gz")
+def profile_for(program: str, rustc: str) -> Path:
+    """Where it is written how often each piece of its code ran: another compiler has other names, and may not be able to read it."""
+    return Path(__file__).with_name("profiles") / f"{program}-{rustc.split()[1]}.gz"
 
 
 def symbols(files: list[str]) -> list[str]:
@@ -34,8 +34,13 @@ def symbols(files: list[str]) -> list[str]:
     return [line[0] for line in lines if len(line) == 4 and line[1] in "tTwW"]
 
 
+def is_rust(symbol: str) -> bool:
+    """Whether it is a name of mangling v0."""
+    return symbol.startswith("_R")
+
+
 def stable(symbol: str) -> str:
     """The symbol's name without what differs between builds; of few functions it is the same."""
-    if not symbol.startswith("_R"):
+    if not is_rust(symbol):
         return symbol
     return OPTIMIZED.sub("", REPEATED.sub("B_", CRATE.sub("C", symbol)))

@@ -5,13 +5,16 @@ mod objects;
 mod sidecars;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proto::type_url;
+use tokio::process::{Child, Command};
 
 use crate::measure::{cpu_ns, rss_kib};
 use objects::{Mesh, Size};
@@ -46,31 +49,35 @@ pub(crate) struct Scale {
     route_changes: usize,
 }
 
+/// What the chart sets for the controller.
+const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10000");
 /// Everything that comes about by itself has come about within this time.
 const SOON: Duration = Duration::from_secs(120);
 
-/// Programs that end with the bench.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A program that ends with the bench.
+struct Program {
+    name: String,
+    child: Child,
+    pid: u32,
 }
 
 impl Program {
-    fn start(name: &str, arguments: &[String], environment: &[(&str, &Path)]) -> anyhow::Result<Self> {
+    fn start(name: &str, arguments: &[String], environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let path = own.ancestors().nth(2).map(|folder| folder.join(name)).context("a folder")?;
         let mut command = Command::new(&path);
-        command.args(arguments).envs(environment.iter().copied()).env("RUST_LOG", "error").stdin(Stdio::null());
-        Ok(Self(command.spawn().with_context(|| path.display().to_string())?))
+        command.args(arguments).envs(environment.iter().copied()).env("RUST_LOG", "error").stdin(Stdio::null()).kill_on_drop(true);
+        let child = command.spawn().with_context(|| path.display().to_string())?;
+        let pid = child.id().context("a pid")?;
+        Ok(Self { name: name.to_owned(), child, pid })
     }
 
-    fn pid(&self) -> u32 {
-        self.0.id()
+    /// Ends it as a kubelet would: one that counts what it does writes that at its end.
+    async fn end(mut self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.pid)?), Signal::SIGTERM)?;
+        let status = tokio::time::timeout(SOON, self.child.wait()).await.with_context(|| format!("{} does not end", self.name))??;
+        ensure!(status.success(), "{}: {status}", self.name);
+        Ok(())
     }
 }
 
@@ -93,9 +100,10 @@ async fn measure(scale: &Scale) -> anyhow::Result<()> {
     let (server, kubeconfig) = api::Server::start(&mesh, folder.path()).await?;
     let (listen, admin) = (free_address()?, free_address()?);
     let began = Instant::now();
-    let arguments = ["--source=kubernetes", "--plaintext", "--cluster=east"].map(str::to_owned).to_vec();
+    let arguments = ["--source=kubernetes", "--plaintext", "--cluster=east", "--drain-grace-s=0"].map(str::to_owned).to_vec();
     let arguments = [arguments, vec![format!("--listen={listen}"), format!("--admin={admin}")]].concat();
-    let controller = Program::start("isthmus-controller", &arguments, &[("KUBECONFIG", &kubeconfig)])?;
+    let kubeconfig = kubeconfig.to_str().context("a path")?;
+    let controller = Program::start("isthmus-controller", &arguments, &[("KUBECONFIG", kubeconfig), PURGE_DELAY])?;
     ready(admin).await?;
     println!("controller ready after {:.2} s, {:.2} s of CPU, {}", began.elapsed().as_secs_f64(), cpu_s(&controller), rss(&controller)?);
 
@@ -124,7 +132,9 @@ async fn measure(scale: &Scale) -> anyhow::Result<()> {
     sidecars.disconnect().await;
     let (took, spent) = timed(&controller, sidecars.connect()).await?;
     println!("all sidecars reconnected and current after {took:.2} s, {spent:.2} s of CPU, {}", rss(&controller)?);
-    sidecar(listen, &folder.path().join("sidecar")).await
+    sidecar(listen, &folder.path().join("sidecar")).await?;
+    sidecars.disconnect().await;
+    controller.end().await
 }
 
 async fn timed<F: Future<Output = anyhow::Result<()>>>(controller: &Program, work: F) -> anyhow::Result<(f64, f64)> {
@@ -135,12 +145,12 @@ async fn timed<F: Future<Output = anyhow::Result<()>>>(controller: &Program, wor
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn cpu_s(program: &Program) -> f64 {
-    cpu_ns(&[program.pid()]) as f64 / 1e9
+    cpu_ns(&[program.pid]) as f64 / 1e9
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn rss(program: &Program) -> anyhow::Result<String> {
-    Ok(format!("{:.1} MiB", rss_kib(&[program.pid()])? as f64 / 1024.0))
+    Ok(format!("{:.1} MiB", rss_kib(&[program.pid])? as f64 / 1024.0))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
@@ -189,10 +199,10 @@ async fn change_routes(scale: &Scale, mesh: &Mesh, server: &api::Server, clock: 
 async fn sidecar(controller: SocketAddr, folder: &PathBuf) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let (outbound, admin) = (free_address()?, free_address()?);
-    let arguments = ["--namespace=ns-0", "--pod=bench", "--cluster=east", "--workers=2"].map(str::to_owned).to_vec();
+    let arguments = ["--namespace=ns-0", "--pod=bench", "--cluster=east", "--workers=2", "--drain-grace-s=0"].map(str::to_owned).to_vec();
     let own = vec![format!("--controller=http://{controller}"), format!("--outbound={outbound}"), format!("--admin={admin}")];
     let sidecar = Program::start("isthmus-sidecar", &[arguments, own].concat(), &[])?;
     ready(admin).await?;
     println!("a sidecar that has dialled nothing: {}", rss(&sidecar)?);
-    Ok(())
+    sidecar.end().await
 }
