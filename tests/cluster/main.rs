@@ -57,21 +57,31 @@ fn main() -> anyhow::Result<ExitCode> {
         anyhow::bail!("no such case: {unknown} (there are: {})", names.join(", "));
     }
     let bed = Bed::running()?;
-    let mut failed = 0;
+    let mut failures = Vec::new();
     for (name, case) in CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name)) {
         let began = Instant::now();
         println!("{name} ...");
         match case(&bed) {
             Ok(()) => println!("{name}: ok, {:.1} s", began.elapsed().as_secs_f64()),
             Err(error) => {
-                failed += 1;
-                println!("{name}: FAILED after {:.1} s: {error:#}", began.elapsed().as_secs_f64());
+                let failure = format!("{name}: FAILED after {:.1} s: {error:#}", began.elapsed().as_secs_f64());
+                println!("{failure}");
+                failures.push(failure);
+                // Else those after it would fail by what it left; and where that cannot be, they would show nothing.
+                if let Err(error) = cases::install::afresh(&bed) {
+                    failures.push(format!("what {name} left could not be cleared, no further case was run: {error:#}"));
+                    break;
+                }
             }
         }
     }
-    if failed > 0 {
-        println!("{failed} failed");
-        return Ok(ExitCode::FAILURE);
+    if failures.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    println!("{} failed", failures.len());
+    // Again, where a reader looks first.
+    for failure in failures {
+        println!("{failure}");
+    }
+    Ok(ExitCode::FAILURE)
 }

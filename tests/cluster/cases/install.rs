@@ -41,6 +41,29 @@ pub(crate) fn mesh(bed: &Bed, cluster: &str) -> anyhow::Result<()> {
     })
 }
 
+/// The first steps as they were.
+pub(crate) fn first_steps(bed: &Bed) -> anyhow::Result<()> {
+    for cluster in [EAST, WEST] {
+        bed.kubectl(cluster, &["apply", "-f", &bed.file("manifests/first-steps/app.yaml")])?;
+        for (deployment, replicas) in [("store", 1), ("cart", 2)] {
+            bed.kubectl(cluster, &["-n", "shop", "scale", "deployment", deployment, &format!("--replicas={replicas}")])?;
+            bed.kubectl(cluster, &["-n", "shop", "rollout", "status", &format!("deployment/{deployment}"), "--timeout=60s"])?;
+        }
+    }
+    bed.kubectl(EAST, &["-n", "shop", "delete", "httproute", "store", "--ignore-not-found"])?;
+    bed.kubectl(EAST, &["apply", "-f", &bed.file("manifests/first-steps/route.yaml")])?;
+    Ok(())
+}
+
+/// Everything as it is after [`install`], whatever a case that failed has left.
+pub(crate) fn afresh(bed: &Bed) -> anyhow::Result<()> {
+    for cluster in [EAST, WEST] {
+        bed.kubectl(cluster, &["-n", "shop", "delete", "httproutes", "--all"])?;
+        mesh(bed, cluster)?;
+    }
+    first_steps(bed)
+}
+
 /// Waits until the pods of the first steps are ready, and looks whether they were injected.
 pub(crate) fn every_pod_has_its_sidecar(bed: &Bed, cluster: &str) -> anyhow::Result<()> {
     for deployment in ["deployment/store", "deployment/cart"] {

@@ -92,28 +92,14 @@ fn scene(bed: &Bed) -> anyhow::Result<()> {
     for deployment in ["deployment/web", "deployment/checkout", "deployment/checkout-next"] {
         bed.kubectl(EAST, &["-n", "shop", "rollout", "status", deployment, "--timeout=60s"])?;
     }
-    first_steps(bed)
-}
-
-/// The first steps as they were.
-fn first_steps(bed: &Bed) -> anyhow::Result<()> {
-    for cluster in [EAST, WEST] {
-        bed.kubectl(cluster, &["apply", "-f", &bed.file("manifests/first-steps/app.yaml")])?;
-        for (deployment, replicas) in [("store", 1), ("cart", 2)] {
-            bed.kubectl(cluster, &["-n", "shop", "scale", "deployment", deployment, &format!("--replicas={replicas}")])?;
-            bed.kubectl(cluster, &["-n", "shop", "rollout", "status", &format!("deployment/{deployment}"), "--timeout=60s"])?;
-        }
-    }
-    bed.kubectl(EAST, &["-n", "shop", "delete", "httproute", "store", "--ignore-not-found"])?;
-    bed.kubectl(EAST, &["apply", "-f", &bed.file("manifests/first-steps/route.yaml")])?;
-    Ok(())
+    install::first_steps(bed)
 }
 
 fn put_back(bed: &Bed, applied: &[(&str, String)]) -> anyhow::Result<()> {
     for (cluster, yaml) in applied {
         bed.delete(cluster, yaml)?;
     }
-    first_steps(bed)
+    install::first_steps(bed)
 }
 
 /// Follows a page from its first to its last block; says what it had applied, and where.

@@ -56,12 +56,14 @@ pub(crate) fn beside_another_claimant(bed: &Bed) -> anyhow::Result<()> {
     bed.kubectl(EAST, &["-n", "shop", "patch", "httproute", "claimed", "--subresource=status", "--type=merge", "-p", &status])?;
     // A change of the route makes us write.
     bed.apply(EAST, &route(json!([gateway, reference("cart"), reference("store")])).to_string())?;
-    let parents_now = eventually("both entries of ours", || {
+    let parents_now = eventually("both entries of ours, with all that is said in them", || {
         let parents = parents(bed, EAST, "claimed")?;
-        let conditions = parents[1]["conditions"].as_array().into_iter().flatten();
-        // Whether it is live is said later.
-        let generations = conditions.filter(|c| c["type"] != "isthmus.dev/Live").filter_map(|c| c["observedGeneration"].as_i64());
-        ensure!(parents.len() == 3 && generations.eq([2, 2]), "{parents:?}");
+        // Accepted, ResolvedRefs, and some time later Live, after which nothing is written by itself.
+        let is_all_said = |entry: &Value| {
+            let conditions = entry["conditions"].as_array().into_iter().flatten();
+            conditions.filter_map(|condition| condition["observedGeneration"].as_i64()).eq([2, 2, 2])
+        };
+        ensure!(parents.len() == 3 && parents[1..].iter().all(is_all_said), "{parents:?}");
         Ok(parents)
     })?;
     ensure!(parents_now[0] == foreign, "{parents_now:?}");
