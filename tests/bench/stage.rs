@@ -32,6 +32,8 @@ const PEERS_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 10));
 pub(crate) const PEER_UIDS: u32 = 2301;
 /// The backends' uid.
 const BACKEND_UID: u32 = 2300;
+/// Where bodies of requests are taken in, in each of their pods.
+const BODY_SINK: &str = "127.0.0.1:8084";
 /// Pods that serve, each by one process of a kind: who asks shares requests out between two processes by its own balancing, whatever the order of
 /// their connections is. One server of two processes takes connections as its processes happen to be awake, and a proxy with few of them to it
 /// may find all in one process.
@@ -154,6 +156,7 @@ impl Stage {
                 vec!["nginx".to_owned(), "-c".to_owned(), self.backend_configuration(&cart)?],
                 vec![own.clone(), "grpc-server".to_owned(), "0.0.0.0:8082".to_owned()],
                 vec![own.clone(), "sink".to_owned(), "0.0.0.0:8083".to_owned()],
+                vec![own.clone(), "body-sink".to_owned(), BODY_SINK.to_owned()],
             ] {
                 self.spawn(&cart, BACKEND_UID, &command)?;
             }
@@ -173,8 +176,10 @@ impl Stage {
              events {{ worker_connections 16384; }}\n\
              http {{\naccess_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000; keepalive_timeout 600s; server_tokens off;\n\
              http2_max_concurrent_streams 512; client_max_body_size 16m; {temporary} types {{ }} default_type text/plain; open_file_cache max=10;\n\
+             upstream bodies {{ server {BODY_SINK}; keepalive 64; }}\n\
              server {{ listen 8080 backlog=8192; listen 8081 http2 backlog=8192;\n\
              location / {{ return 200 \"served\\n\"; }}\n\
+             location = /cart/up {{ proxy_pass http://bodies; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_request_buffering off; }}\n\
              location = /cart/1m {{ alias {run}/1m; }} location = /cart/4m {{ alias {run}/4m; }} }} }}\n"
         );
         let file = format!("{own}.conf");

@@ -1,5 +1,6 @@
 //! What the bench runs in its namespaces, each as a process of its own so that its CPU time is its own.
 
+mod bodies;
 mod copy;
 mod grpc;
 mod pump;
@@ -22,6 +23,8 @@ pub(crate) enum Tool {
     Rate { address: SocketAddr, host: String, path: String, rate: u32, connections: u32, seconds: u64 },
     /// Take bytes in and throw them away
     Sink { listen: SocketAddr },
+    /// Take bodies of requests in, and answer when they have ended
+    BodySink { listen: SocketAddr },
     /// Send bytes as fast as they go
     Pump { address: SocketAddr, connections: u32, seconds: u64 },
     /// Answer every message of every call with itself
@@ -36,6 +39,7 @@ impl Tool {
             Self::Copy { threads, ports } => copy::run(threads, &ports),
             Self::Rate { address, host, path, rate, connections, seconds } => rate::run(address, &host, &path, rate, connections, seconds),
             Self::Sink { listen } => pump::sink(listen),
+            Self::BodySink { listen } => bodies::sink(listen),
             Self::Pump { address, connections, seconds } => pump::run(address, connections, seconds),
             Self::GrpcServer { listen } => grpc::serve(listen),
             Self::GrpcStreams { address, host, path, connections, streams, seconds } => {
