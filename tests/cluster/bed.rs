@@ -15,6 +15,8 @@ pub(crate) const EAST: &str = "east";
 pub(crate) const WEST: &str = "west";
 /// What comes about by itself has come about within this time.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// What waits for a timer that doubles with every failure (up to a minute between attempts, after an API server was away) has within this one.
+pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(180);
 /// And is looked for this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -231,12 +233,20 @@ pub(crate) fn text(value: &Value) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// It is not there in time; says what was there last.
-pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let end = Instant::now() + SOON;
+pub(crate) fn eventually<T>(what: &str, look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    eventually_within(SOON, what, look)
+}
+
+/// Looks for so long until what is asked for is there.
+///
+/// # Errors
+/// It is not there in time; says what was there last.
+pub(crate) fn eventually_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let end = Instant::now() + limit;
     loop {
         match look() {
             Ok(found) => return Ok(found),
-            Err(error) if Instant::now() >= end => return Err(error).with_context(|| format!("{what}: not in {} s", SOON.as_secs())),
+            Err(error) if Instant::now() >= end => return Err(error).with_context(|| format!("{what}: not in {} s", limit.as_secs())),
             // What is looked at (an answer to curl, a status, a lease) has nobody who would say when it changes.
             Err(_) => std::thread::sleep(LOOK_EVERY),
         }

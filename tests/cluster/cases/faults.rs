@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, EAST, eventually};
+use crate::bed::{AFTER_FAILURES, Bed, EAST, eventually, eventually_within};
 
 const URL: &str = "http://store.shop.svc.clusterset.local/cart";
 const CROWD: usize = 20;
@@ -37,7 +37,9 @@ pub(crate) fn a_rollout_under_faults(bed: &Bed) -> anyhow::Result<()> {
     )?;
     bed.restart_api_server(EAST)?;
     stage("the API server is back", began);
-    eventually("the rollout ends", || bed.kubectl(EAST, &["-n", "shop", "rollout", "status", "deployment/crowd", "--timeout=60s"]))?;
+    eventually_within(AFTER_FAILURES, "the rollout ends", || {
+        bed.kubectl(EAST, &["-n", "shop", "rollout", "status", "deployment/crowd", "--timeout=60s"])
+    })?;
     stage("the rollout has ended", began);
     bed.kubectl(EAST, &["-n", "isthmus-system", "rollout", "status", "deployment/isthmus-controller", "--timeout=60s"])?;
     stage("the controllers are ready", began);

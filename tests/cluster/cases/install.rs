@@ -59,6 +59,12 @@ pub(crate) fn first_steps(bed: &Bed) -> anyhow::Result<()> {
 pub(crate) fn afresh(bed: &Bed) -> anyhow::Result<()> {
     for cluster in [EAST, WEST] {
         bed.kubectl(cluster, &["-n", "shop", "delete", "httproutes", "--all"])?;
+        // What `isthmus check` would go on complaining of.
+        for (namespace, object) in
+            [("shop", "deployment/crowd"), ("shop", "pod/load"), ("kube-system", "configmap/cilium-config"), ("", "namespace/hardened")]
+        {
+            bed.kubectl(cluster, &["-n", namespace, "delete", object, "--ignore-not-found"])?;
+        }
         mesh(bed, cluster)?;
     }
     first_steps(bed)

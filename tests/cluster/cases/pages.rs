@@ -46,9 +46,11 @@ pub(crate) fn kubectl_has_a_plugin(bed: &Bed) -> anyhow::Result<()> {
     let run = |line: &str| output(&mut bed.sh(EAST, "", &format!("PATH={}:$PATH; {line}", folder.path().display())));
     let completed = run("kubectl __complete isthmus expl")?;
     ensure!(completed.starts_with("explain\t") && completed.trim_end().ends_with(":4"), "{completed}");
-    let proxies = run("kubectl isthmus proxies -n shop")?;
-    ensure!(proxies.contains("client"), "{proxies}");
-    Ok(())
+    eventually("every sidecar is current", || {
+        let proxies = run("kubectl isthmus proxies -n shop")?;
+        ensure!(proxies.contains("client"), "{proxies}");
+        Ok(())
+    })
 }
 
 /// What the pages take for given: a client `web`, a service `checkout` with a second version, the kind of the Prometheus Operator.

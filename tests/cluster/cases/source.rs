@@ -9,7 +9,7 @@ use http::Version;
 use lab::client::{Ask, Connection};
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, EAST, WEST, eventually, output, text};
+use crate::bed::{AFTER_FAILURES, Bed, EAST, WEST, eventually, eventually_within, output, text};
 use crate::cases::measures::network_of;
 
 /// A gauge of a controller; its address is reached without the API server.
@@ -21,7 +21,7 @@ fn gauge(controller: IpAddr, name: &str) -> anyhow::Result<u64> {
 }
 
 fn every_controller_says(bed: &Bed, cluster: &str, name: &str, expected: u64) -> anyhow::Result<()> {
-    eventually(&format!("{name} is {expected}"), || {
+    eventually_within(AFTER_FAILURES, &format!("{name} is {expected}"), || {
         for (pod, address) in bed.controllers(cluster)? {
             let said = gauge(address, name)?;
             ensure!(said == expected, "{pod}: {name} is {said}");
@@ -137,7 +137,7 @@ pub(crate) fn the_api_server_is_away(bed: &Bed) -> anyhow::Result<()> {
     let network = network_of(bed, "client")?;
     let controllers = bed.controllers(EAST)?;
     let failing = |expected: fn(u64) -> bool, what: &str| {
-        eventually(what, || {
+        eventually_within(AFTER_FAILURES, what, || {
             for (pod, address) in &controllers {
                 let said = gauge(*address, "source_kinds_failing")?;
                 ensure!(expected(said), "{pod}: {said} kinds are failing");
