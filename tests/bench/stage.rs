@@ -32,7 +32,7 @@ const PEERS_VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 10));
 pub(crate) const PEER_UIDS: u32 = 2301;
 /// The backends' uid.
 const BACKEND_UID: u32 = 2300;
-/// Where bodies of requests are taken in, in each of their pods.
+/// Where bodies of requests are taken in, in each pod that serves.
 const BODY_SINK: &str = "127.0.0.1:8084";
 /// Pods that serve, each by one process of a kind: who asks shares requests out between two processes by its own balancing, whatever the order of
 /// their connections is. One server of two processes takes connections as its processes happen to be awake, and a proxy with few of them to it

@@ -17,7 +17,7 @@ pub(crate) const WEST: &str = "west";
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// What waits for a timer that doubles with every failure (up to a minute between attempts, after an API server was away) has within this one.
 pub(crate) const AFTER_FAILURES: Duration = Duration::from_secs(180);
-/// And is looked for this often.
+/// It is looked for this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A running bed.

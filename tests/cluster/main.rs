@@ -64,12 +64,15 @@ fn main() -> anyhow::Result<ExitCode> {
         match case(&bed) {
             Ok(()) => println!("{name}: ok, {:.1} s", began.elapsed().as_secs_f64()),
             Err(error) => {
-                let failure = format!("{name}: FAILED after {:.1} s: {error:#}", began.elapsed().as_secs_f64());
+                let mut failure = format!("{name}: FAILED after {:.1} s: {error:#}", began.elapsed().as_secs_f64());
                 println!("{failure}");
-                failures.push(failure);
                 // Else those after it would fail by what it left; and where that cannot be, they would show nothing.
-                if let Err(error) = cases::install::afresh(&bed) {
-                    failures.push(format!("what {name} left could not be cleared, no further case was run: {error:#}"));
+                let cleared = cases::install::afresh(&bed);
+                if let Err(error) = &cleared {
+                    failure += &format!("\n  what it left could not be cleared, so that no further case was run: {error:#}");
+                }
+                failures.push(failure);
+                if cleared.is_err() {
                     break;
                 }
             }

@@ -55,7 +55,7 @@ pub(crate) fn first_steps(bed: &Bed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything as it is after [`install`], whatever a case that failed has left.
+/// The mesh and the first steps, without what a case that failed may have left in their way.
 pub(crate) fn afresh(bed: &Bed) -> anyhow::Result<()> {
     for cluster in [EAST, WEST] {
         bed.kubectl(cluster, &["-n", "shop", "delete", "httproutes", "--all"])?;
