@@ -26,7 +26,7 @@ use rand::seq::SliceRandom;
 
 use crate::peers::Peer;
 use crate::report::{Report, Sample};
-use crate::scenario::SCENARIOS;
+use crate::scenario::{SCENARIOS, Scenario};
 use crate::stage::Stage;
 
 #[derive(Debug, Parser)]
@@ -61,6 +61,9 @@ struct Run {
     /// Which targets; all if none is given
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
+    /// Seconds of a turn in which system calls are counted, once all rounds are over; 0: they are not
+    #[arg(long, default_value = "1")]
+    traced_seconds: u64,
     /// Times that each program is started, for the time to its first answer
     #[arg(long, default_value = "5")]
     starts: usize,
@@ -126,9 +129,27 @@ fn measure_all(run: &Run) -> anyhow::Result<()> {
             }
         }
     }
+    trace(run, &stage, &scenarios, &peers, &mut report)?;
     report.write(&run.folder)?;
     print!("{}", report.text());
     stage.finish()
+}
+
+/// Counts system calls. Who is traced is slower, so nothing else is measured any more.
+fn trace(run: &Run, stage: &Stage, scenarios: &[Scenario], peers: &[Peer], report: &mut Report) -> anyhow::Result<()> {
+    if run.traced_seconds == 0 {
+        return Ok(());
+    }
+    for scenario in scenarios {
+        for peer in peers.iter().filter(|peer| peer.takes(scenario)) {
+            stage.turn_to(peer)?;
+            if let Some(calls) = stage.system_calls(peer, scenario, Duration::from_secs(run.traced_seconds))? {
+                println!("system calls {:<12} {:<12} {:.1}", scenario.name, peer.name, calls.values().sum::<f64>());
+                report.called(scenario.name, peer.name, calls);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Those that were named, in their own order; all if none was.

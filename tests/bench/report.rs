@@ -55,8 +55,11 @@ pub(crate) struct Sample {
     pub(crate) figures: Figures,
 }
 
+/// How often each system call is made for one unit, by its name.
+pub(crate) type PerUnit = BTreeMap<String, f64>;
+
 /// All of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
     rounds: usize,
     seconds: u64,
@@ -65,10 +68,15 @@ pub(crate) struct Report {
     idle_kib: BTreeMap<String, u64>,
     /// Milliseconds from exec to the first answer.
     start_ms: BTreeMap<String, Vec<f64>>,
+    /// By scenario and target.
+    system_calls: BTreeMap<String, BTreeMap<String, PerUnit>>,
 }
 
 /// Against whom ratios are given.
 const AGAINST: [&str; 3] = ["envoy", "nginx", "copy"];
+
+/// A system call that is a smaller part of all is not named.
+const NAMED_FROM: f64 = 0.01;
 
 /// Median and quartiles.
 fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
@@ -79,7 +87,7 @@ fn quartiles(mut values: Vec<f64>) -> Option<[f64; 3]> {
 
 impl Report {
     pub(crate) fn new(rounds: usize, seconds: u64) -> Self {
-        Self { rounds, seconds, samples: Vec::new(), idle_kib: BTreeMap::new(), start_ms: BTreeMap::new() }
+        Self { rounds, seconds, ..Self::default() }
     }
 
     pub(crate) fn add(&mut self, sample: Sample) {
@@ -95,6 +103,10 @@ impl Report {
             println!("{target} answers after {:.1} ms", took.as_secs_f64() * 1e3);
             self.start_ms.entry(target.to_owned()).or_default().push(took.as_secs_f64() * 1e3);
         }
+    }
+
+    pub(crate) fn called(&mut self, scenario: &str, target: &str, calls: PerUnit) {
+        self.system_calls.entry(scenario.to_owned()).or_default().insert(target.to_owned(), calls);
     }
 
     fn of<'r>(&'r self, scenario: &'r str, target: &'r str) -> impl Iterator<Item = &'r Sample> {
@@ -167,6 +179,26 @@ impl Report {
         for (target, times) in &self.start_ms {
             if let Some([low, middle, high]) = quartiles(times.clone()) {
                 text += &format!("  {target:<8} {middle:>9.1} ms [{low:.1} {high:.1}]\n");
+            }
+        }
+        text + &self.text_of_calls()
+    }
+
+    fn text_of_calls(&self) -> String {
+        if self.system_calls.is_empty() {
+            return String::new();
+        }
+        let mut text = "\nsystem calls a unit, counted in turns of their own\n".to_owned();
+        for scenario in &SCENARIOS {
+            let Some(of) = self.system_calls.get(scenario.name) else { continue };
+            text += &format!("\n{} (a {})\n", scenario.name, scenario.unit);
+            for target in self.targets(scenario.name) {
+                let Some(calls) = of.get(target) else { continue };
+                let total: f64 = calls.values().sum();
+                let mut named: Vec<(&String, &f64)> = calls.iter().filter(|(_, number)| **number >= total * NAMED_FROM).collect();
+                named.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+                let named: Vec<String> = named.into_iter().map(|(name, number)| format!("{name} {number:.2}")).collect();
+                text += &format!("  {target:<8} {total:>9.2}  {}\n", named.join(", "));
             }
         }
         text

@@ -17,10 +17,10 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use tests::{Bed, yaml};
 
-use crate::measure::{cpu_ns, machine_ns, processes, rss_kib};
+use crate::measure::{Tracer, cpu_ns, ended_within, machine_ns, processes, rss_kib};
 use crate::peers::{Kind, Peer};
-use crate::report::Figures;
-use crate::scenario::{Port, Scenario};
+use crate::report::{Figures, PerUnit};
+use crate::scenario::{Port, Said, Scenario};
 
 /// What is dialled of Isthmus.
 const HOST: &str = "store.default.svc.clusterset.local";
@@ -324,11 +324,42 @@ impl Stage {
 
     /// One turn.
     pub(crate) fn load(&self, peer: &Peer, scenario: &Scenario, time: Duration) -> anyhow::Result<Figures> {
-        let destination = self.destination(peer, scenario.port)?;
-        let command = scenario.command(HOST, destination.ip(), destination.port(), time);
         let (pids, backend) = (self.pids(peer)?, processes(BACKEND_UID)?);
         let (proxy_before, backend_before, machine_before) = (cpu_ns(&pids), cpu_ns(&backend), machine_ns()?);
         let began = Instant::now();
+        let (said, rss_kib) = self.ask(peer, scenario, time, &pids)?;
+        let took = began.elapsed().as_secs_f64();
+        let per_unit = |nanoseconds: u64| as_f64(nanoseconds) / 1e3 / said.count;
+        let (proxy, served) = (cpu_ns(&pids) - proxy_before, cpu_ns(&backend) - backend_before);
+        let machine = machine_ns()? - machine_before;
+        Ok(Figures {
+            proxy_us: per_unit(proxy),
+            backend_us: per_unit(served),
+            machine_us: per_unit(machine),
+            busy: as_f64(machine) / 1e9 / took,
+            per_second: said.count / time.as_secs_f64(),
+            errors: said.errors,
+            latency_us: said.latency_us,
+            rss_kib: (scenario.connections() >= 256).then_some(rss_kib),
+        })
+    }
+
+    /// One turn in which the system calls of a peer are counted: how many it makes for one unit, by name; none of what is no program.
+    pub(crate) fn system_calls(&self, peer: &Peer, scenario: &Scenario, time: Duration) -> anyhow::Result<Option<PerUnit>> {
+        let pids = self.pids(peer)?;
+        if pids.is_empty() {
+            return Ok(None);
+        }
+        let tracer = Tracer::attach(&pids)?;
+        let (said, _) = self.ask(peer, scenario, time, &pids)?;
+        let calls = tracer.detach()?;
+        Ok(Some(calls.into_iter().map(|(name, calls)| (name, as_f64(calls) / said.count)).collect()))
+    }
+
+    /// Runs the load program; what it says, and the memory of these processes while it ran, KiB.
+    fn ask(&self, peer: &Peer, scenario: &Scenario, time: Duration, pids: &[u32]) -> anyhow::Result<(Said, u64)> {
+        let destination = self.destination(peer, scenario.port)?;
+        let command = scenario.command(HOST, destination.ip(), destination.port(), time);
         let folder = self.folder();
         let (printed, rss_kib) = self.bed.namespace(&self.client)?.run(|| {
             let (program, arguments) = command.split_first().context("a program")?;
@@ -337,27 +368,14 @@ impl Stage {
             let child = load.spawn().with_context(|| program.clone())?;
             // A point of time and not a wait: memory is read while the load program, which says nothing meanwhile, has all connections open.
             std::thread::sleep(time.mul_f64(0.7));
-            let rss = if pids.is_empty() { 0 } else { rss_kib(&pids)? };
+            let rss = if pids.is_empty() { 0 } else { rss_kib(pids)? };
             let output = ended_within(child, time + LOAD_SLACK)?;
             ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
             Ok((String::from_utf8_lossy(&output.stdout).into_owned(), rss))
         })?;
-        let took = began.elapsed().as_secs_f64();
         let said = scenario.read(&printed)?;
         ensure!(said.count > 0.0, "{}: {} did nothing: {printed}", peer.name, scenario.name);
-        let per_unit = |nanoseconds: u64| nanoseconds_f64(nanoseconds) / 1e3 / said.count;
-        let (proxy, served) = (cpu_ns(&pids) - proxy_before, cpu_ns(&backend) - backend_before);
-        let machine = machine_ns()? - machine_before;
-        Ok(Figures {
-            proxy_us: per_unit(proxy),
-            backend_us: per_unit(served),
-            machine_us: per_unit(machine),
-            busy: nanoseconds_f64(machine) / 1e9 / took,
-            per_second: said.count / time.as_secs_f64(),
-            errors: said.errors,
-            latency_us: said.latency_us,
-            rss_kib: (scenario.connections() >= 256).then_some(rss_kib),
-        })
+        Ok((said, rss_kib))
     }
 
     fn end_those(&mut self, of: u32, with: Signal) {
@@ -391,24 +409,8 @@ impl Drop for Stage {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn nanoseconds_f64(nanoseconds: u64) -> f64 {
-    nanoseconds as f64
-}
-
-/// Waits for a program's end, and ends it if that takes too long.
-fn ended_within(child: Child, time: Duration) -> anyhow::Result<std::process::Output> {
-    let pid = Pid::from_raw(i32::try_from(child.id())?);
-    let (over, ended) = std::sync::mpsc::channel::<()>();
-    let watch = std::thread::spawn(move || {
-        if ended.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            // It is waited for below: the pid is still its own.
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    });
-    let output = child.wait_with_output()?;
-    drop(over);
-    watch.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
-    Ok(output)
+fn as_f64(number: u64) -> f64 {
+    number as f64
 }
 
 /// Asks until there is an answer; when it came.
