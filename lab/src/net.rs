@@ -66,7 +66,8 @@ pub(crate) fn prepare(namespace: &Namespace, forwards: Forwards) -> anyhow::Resu
     })
 }
 
-/// Loopback, and a default route over it, in the network namespace of the calling thread: a pod without a network.
+/// Loopback, and a default route over it, in the network namespace of the calling thread: a pod without a network. What is redirected to
+/// somebody in there is answered.
 ///
 /// # Errors
 /// The kernel's reason not to.
@@ -74,7 +75,10 @@ pub fn loopback_only() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let handle = handle().await?;
         let index = up(&handle, "lo").await?;
-        route(&handle, Ipv4Addr::UNSPECIFIED.into(), 0, None, index).await
+        // A link without a global address would have connections come from nowhere.
+        let default =
+            RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).scope(RouteScope::Link).pref_source(Ipv4Addr::LOCALHOST);
+        handle.route().add(default.build()).execute().await.context("default route")
     })
 }
 

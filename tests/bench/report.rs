@@ -72,6 +72,8 @@ pub(crate) struct Report {
     system_calls: BTreeMap<String, BTreeMap<String, PerUnit>>,
 }
 
+/// What latencies are compared to.
+const DIRECT: &str = "direct";
 /// Against whom ratios are given.
 const AGAINST: [&str; 3] = ["envoy", "nginx", "copy"];
 
@@ -117,16 +119,27 @@ impl Report {
         let mut seen = BTreeSet::new();
         let of = self.samples.iter().filter(|sample| sample.scenario == scenario).map(|sample| sample.target.as_str());
         let mut targets: Vec<&str> = of.filter(|target| seen.insert(*target)).collect();
-        targets.sort_by_key(|target| ["direct", "dnat", "isthmus"].iter().position(|first| first == target).unwrap_or(usize::MAX));
+        targets.sort_by_key(|target| [DIRECT, "dnat", "isthmus"].iter().position(|first| first == target).unwrap_or(usize::MAX));
         targets
+    }
+
+    /// Figures of a target, and another's in the same round.
+    fn pairs<'r>(&'r self, scenario: &'r str, target: &'r str, other: &'r str) -> impl Iterator<Item = (&'r Figures, &'r Figures)> {
+        let in_round = move |round| self.of(scenario, other).find(|sample| sample.round == round);
+        self.of(scenario, target).filter_map(move |sample| Some((&sample.figures, &in_round(sample.round)?.figures)))
     }
 
     /// CPU time against another's in the same round.
     fn ratio(&self, scenario: &str, target: &str, other: &str) -> Option<[f64; 3]> {
-        let in_round = |round| self.of(scenario, other).find(|sample| sample.round == round);
-        let pairs = self.of(scenario, target).filter_map(|sample| Some((sample, in_round(sample.round)?)));
-        let ratios = pairs.map(|(own, others)| own.figures.proxy_us / others.figures.proxy_us).filter(|ratio| ratio.is_finite());
-        quartiles(ratios.collect())
+        let ratios = self.pairs(scenario, target, other).map(|(own, others)| own.proxy_us / others.proxy_us);
+        quartiles(ratios.filter(|ratio| ratio.is_finite()).collect())
+    }
+
+    /// What one of the latencies has more than where there is no proxy in the same round, microseconds.
+    fn added(&self, scenario: &str, target: &str, latency: usize) -> Option<f64> {
+        let pairs = self.pairs(scenario, target, DIRECT);
+        let more = pairs.filter_map(|(own, direct)| Some(own.latency_us?[latency] - direct.latency_us?[latency]));
+        Some(quartiles(more.collect())?[1])
     }
 
     /// For people.
@@ -158,6 +171,9 @@ impl Report {
                 for (name, index) in [("p50", 0), ("p90", 1), ("p99", 2), ("p99.9", 3)] {
                     if let Some([low, middle, _]) = latencies(index) {
                         text += &format!("  {name} {middle:.0} [{low:.0}] us");
+                    }
+                    if let Some(added) = self.added(scenario.name, target, index).filter(|_| target != DIRECT) {
+                        text += &format!(" ({added:+.0})");
                     }
                 }
                 let rss = quartiles(self.of(scenario.name, target).filter_map(|sample| Some(kib(sample.figures.rss_kib?))).collect());

@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use http::{StatusCode, Version};
+use lab::client::{Ask, ask};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proto::type_url;
 use tokio::process::{Child, Command};
 
 use crate::measure::{cpu_ns, rss_kib};
+use crate::stage::nft;
 use objects::{Mesh, Size};
 use sidecars::{Clock, Sidecars};
 
@@ -51,6 +55,8 @@ pub(crate) struct Scale {
 
 /// What the chart sets for the controller.
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10000");
+/// VIPs that the real sidecar dials, if so many have routes.
+const DIALLED: usize = 5;
 /// Everything that comes about by itself has come about within this time.
 const SOON: Duration = Duration::from_secs(120);
 
@@ -87,6 +93,9 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 }
 
 pub(crate) fn run(scale: &Scale) -> anyhow::Result<()> {
+    // A network of their own, in which VIPs can be dialled, for all threads and programs that this one starts.
+    unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+    lab::loopback_only()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(measure(scale))
 }
@@ -132,7 +141,7 @@ async fn measure(scale: &Scale) -> anyhow::Result<()> {
     sidecars.disconnect().await;
     let (took, spent) = timed(&controller, sidecars.connect()).await?;
     println!("all sidecars reconnected and current after {took:.2} s, {spent:.2} s of CPU, {}", rss(&controller)?);
-    sidecar(listen, &folder.path().join("sidecar")).await?;
+    sidecar(listen, &folder.path().join("sidecar"), scale.routes.min(DIALLED)).await?;
     sidecars.disconnect().await;
     controller.end().await
 }
@@ -162,7 +171,7 @@ fn as_f64(number: usize) -> f64 {
 async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
     let end = Instant::now() + SOON;
     loop {
-        match lab::client::ask(admin, http::Version::HTTP_11, &lab::client::Ask::get("bench", "/readyz")).await {
+        match ask(admin, Version::HTTP_11, &Ask::get("bench", "/readyz")).await {
             Ok(answer) if answer.status == 200 => return Ok(()),
             Ok(answer) => ensure!(Instant::now() < end, "{admin} answers {}", answer.status),
             Err(error) => ensure!(Instant::now() < end, "{admin}: {error}"),
@@ -195,8 +204,8 @@ async fn change_routes(scale: &Scale, mesh: &Mesh, server: &api::Server, clock: 
     Ok(())
 }
 
-/// A real sidecar that knows of all VIPs and has been asked for none.
-async fn sidecar(controller: SocketAddr, folder: &PathBuf) -> anyhow::Result<()> {
+/// A real sidecar that knows of all VIPs, before any of them is dialled and when so many have been.
+async fn sidecar(controller: SocketAddr, folder: &PathBuf, dialled: usize) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let (outbound, admin) = (free_address()?, free_address()?);
     let arguments = ["--namespace=ns-0", "--pod=bench", "--cluster=east", "--workers=2", "--drain-grace-s=0"].map(str::to_owned).to_vec();
@@ -204,5 +213,16 @@ async fn sidecar(controller: SocketAddr, folder: &PathBuf) -> anyhow::Result<()>
     let sidecar = Program::start("isthmus-sidecar", &[arguments, own].concat(), &[])?;
     ready(admin).await?;
     println!("a sidecar that has dialled nothing: {}", rss(&sidecar)?);
+    let rule = format!("ip daddr {} tcp dport 80 redirect to :{}", Mesh::VIPS, outbound.port());
+    nft(&format!(
+        "add table ip bench\nadd chain ip bench output {{ type nat hook output priority -110; }}\nadd rule ip bench output {rule}\n"
+    ))?;
+    for number in 0..dialled {
+        let vip = Mesh::vip(number);
+        let answer = ask(SocketAddr::from((vip, 80)), Version::HTTP_11, &Ask::get("bench", "/nothing")).await?;
+        // No rule of its route matches: whoever says so has the route.
+        ensure!(answer.status == StatusCode::NOT_FOUND, "{vip} answers {}", answer.status);
+    }
+    println!("that has dialled {dialled} VIPs: {}", rss(&sidecar)?);
     sidecar.end().await
 }

@@ -275,13 +275,7 @@ impl Stage {
     }
 
     fn nft(&self, rules: &str) -> anyhow::Result<()> {
-        self.bed.namespace(&self.client)?.run(|| {
-            let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("nft")?;
-            nft.stdin.take().context("standard input")?.write_all(rules.as_bytes())?;
-            let status = nft.wait()?;
-            ensure!(status.success(), "nft: {status}: {rules}");
-            Ok(())
-        })
+        self.bed.namespace(&self.client)?.run(|| nft(rules))
     }
 
     fn destination(&self, peer: &Peer, port: Port) -> anyhow::Result<SocketAddr> {
@@ -406,6 +400,15 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.end(Signal::SIGKILL);
     }
+}
+
+/// Changes the rules of the network namespace that the calling thread is in.
+pub(crate) fn nft(rules: &str) -> anyhow::Result<()> {
+    let mut nft = Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().context("nft")?;
+    nft.stdin.take().context("standard input")?.write_all(rules.as_bytes())?;
+    let status = nft.wait()?;
+    ensure!(status.success(), "nft: {status}: {rules}");
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]

@@ -1,5 +1,7 @@
 //! A ClusterSet of a size: every object by its number.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
 /// Namespaces that all of it is in.
@@ -39,8 +41,12 @@ impl Mesh {
         format!("ns-{}", number % NAMESPACES)
     }
 
-    fn vip(number: usize) -> String {
-        format!("10.{}.{}.{}", 96 + number / 65_536, number / 256 % 256, number % 256)
+    /// What all VIPs are in.
+    pub(crate) const VIPS: &str = "10.96.0.0/12";
+
+    pub(crate) fn vip(number: usize) -> Ipv4Addr {
+        let [_, high, middle, low] = u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes();
+        Ipv4Addr::new(10, 96 + high % 16, middle, low)
     }
 
     fn metadata(number: usize, more: &Value) -> Value {

@@ -52,7 +52,8 @@ impl Said {
         sorted.sort_by(f64::total_cmp);
         let at = |part: usize| sorted.get(sorted.len() * part / 100).or(sorted.last()).copied().unwrap_or_default();
         let (arrivals, bytes, responses) = (sorted.len(), self.bytes, self.responses);
-        format!("{arrivals} arrivals in {responses} responses, {bytes} bytes, p50 {:.1} ms p99 {:.1} ms", at(50), at(99))
+        let each = bytes / responses.max(1);
+        format!("{arrivals} arrivals in {responses} responses of {each} bytes, p50 {:.1} ms p99 {:.1} ms", at(50), at(99))
     }
 }
 
