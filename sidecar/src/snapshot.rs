@@ -27,8 +27,8 @@ pub(crate) type Live = Arc<ArcSwap<Snapshot>>;
 /// Everything that is in force at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    /// Which frontend is dialled at an address.
-    pub(crate) vips: HashMap<SocketAddr, FrontendId>,
+    /// Which frontend is dialled at an address. Snapshots share it, as it changes less often.
+    pub(crate) vips: Arc<HashMap<SocketAddr, FrontendId>>,
     /// The frontends whose routes are here.
     pub(crate) frontends: FastMap<FrontendId, Arc<LiveFrontend>>,
 }

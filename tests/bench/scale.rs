@@ -5,14 +5,13 @@ mod objects;
 mod sidecars;
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
 use http::{StatusCode, Version};
-use lab::client::{Ask, ask};
+use lab::client::{Answer, Ask, ask};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -57,6 +56,12 @@ pub(crate) struct Scale {
 const PURGE_DELAY: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10000");
 /// VIPs that the real sidecar dials, if so many have routes.
 const DIALLED: usize = 5;
+/// Changes of endpoints that the real sidecar uses. Each goes out by itself.
+const SIDECAR_CHANGES: u32 = 100;
+/// Longer than the controller gathers changes.
+const BETWEEN_CHANGES: Duration = Duration::from_millis(40);
+/// They are others than any before.
+const MANY_CHANGES: u32 = 60_000;
 /// Everything that comes about by itself has come about within this time.
 const SOON: Duration = Duration::from_secs(120);
 
@@ -141,7 +146,7 @@ async fn measure(scale: &Scale) -> anyhow::Result<()> {
     sidecars.disconnect().await;
     let (took, spent) = timed(&controller, sidecars.connect()).await?;
     println!("all sidecars reconnected and current after {took:.2} s, {spent:.2} s of CPU, {}", rss(&controller)?);
-    sidecar(listen, &folder.path().join("sidecar"), scale.routes.min(DIALLED)).await?;
+    sidecar(listen, &mesh, &server, scale.routes.min(DIALLED)).await?;
     sidecars.disconnect().await;
     controller.end().await
 }
@@ -169,14 +174,19 @@ fn as_f64(number: usize) -> f64 {
 
 /// Waits for `/readyz`.
 async fn ready(admin: SocketAddr) -> anyhow::Result<()> {
+    until(admin, "/readyz", |answer| answer.status == StatusCode::OK).await
+}
+
+/// Asks until the answer is as wished.
+async fn until(admin: SocketAddr, path: &str, is_wished: impl Fn(&Answer) -> bool) -> anyhow::Result<()> {
     let end = Instant::now() + SOON;
     loop {
-        match ask(admin, Version::HTTP_11, &Ask::get("bench", "/readyz")).await {
-            Ok(answer) if answer.status == 200 => return Ok(()),
-            Ok(answer) => ensure!(Instant::now() < end, "{admin} answers {}", answer.status),
-            Err(error) => ensure!(Instant::now() < end, "{admin}: {error}"),
+        match ask(admin, Version::HTTP_11, &Ask::get("bench", path)).await {
+            Ok(answer) if is_wished(&answer) => return Ok(()),
+            Ok(answer) => ensure!(Instant::now() < end, "{admin}{path} answers {}", answer.status),
+            Err(error) => ensure!(Instant::now() < end, "{admin}{path}: {error}"),
         }
-        // Nobody says when a program that has just been started answers.
+        // Nobody says when a program that has just been started answers, or has heard of something.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -204,9 +214,8 @@ async fn change_routes(scale: &Scale, mesh: &Mesh, server: &api::Server, clock: 
     Ok(())
 }
 
-/// A real sidecar that knows of all VIPs, before any of them is dialled and when so many have been.
-async fn sidecar(controller: SocketAddr, folder: &PathBuf, dialled: usize) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)?;
+/// A real sidecar that knows of all VIPs, before any of them is dialled, when so many have been, and while the endpoints of what it uses change.
+async fn sidecar(controller: SocketAddr, mesh: &Mesh, server: &api::Server, dialled: usize) -> anyhow::Result<()> {
     let (outbound, admin) = (free_address()?, free_address()?);
     let arguments = ["--namespace=ns-0", "--pod=bench", "--cluster=east", "--workers=2", "--drain-grace-s=0"].map(str::to_owned).to_vec();
     let own = vec![format!("--controller=http://{controller}"), format!("--outbound={outbound}"), format!("--admin={admin}")];
@@ -224,5 +233,18 @@ async fn sidecar(controller: SocketAddr, folder: &PathBuf, dialled: usize) -> an
         ensure!(answer.status == StatusCode::NOT_FOUND, "{vip} answers {}", answer.status);
     }
     println!("that has dialled {dialled} VIPs: {}", rss(&sidecar)?);
+    if dialled > 0 {
+        let before = cpu_s(&sidecar);
+        let mut pace = tokio::time::interval(BETWEEN_CHANGES);
+        for change in 0..SIDECAR_CHANGES {
+            pace.tick().await;
+            server.put(mesh.slice(mesh.backend_of(change as usize % dialled), MANY_CHANGES + change));
+        }
+        // To be asked costs as well, a little of all of this.
+        let last = Mesh::changed(MANY_CHANGES + SIDECAR_CHANGES - 1).to_string();
+        until(admin, "/config", |answer| String::from_utf8_lossy(&answer.body).contains(&last)).await?;
+        let each = (cpu_s(&sidecar) - before) * 1e3 / f64::from(SIDECAR_CHANGES);
+        println!("each of {SIDECAR_CHANGES} changes of endpoints that it uses cost it {each:.2} ms of CPU");
+    }
     sidecar.end().await
 }

@@ -29,6 +29,10 @@ const INVALID_ARGUMENT: i32 = 3;
 #[derive(Debug)]
 pub(crate) struct Client {
     vips: Followed<Vip>,
+    /// The frontends that VIPs lead to.
+    reachable: BTreeSet<FrontendId>,
+    /// Something was said of VIPs since these were listed, and the snapshot's VIPs.
+    vips_changed: bool,
     frontends: Followed<Arc<RouteTable>>,
     backends: Followed<Arc<LiveBackend>>,
     endpoints: EndpointTable,
@@ -50,6 +54,8 @@ impl Client {
         Self {
             location,
             vips: Followed::new(Follows::Everything),
+            reachable: BTreeSet::new(),
+            vips_changed: false,
             frontends: Followed::new(Follows::Names),
             backends: Followed::new(Follows::Names),
             endpoints: EndpointTable::default(),
@@ -85,7 +91,7 @@ pub(crate) struct Intercept {
     /// Grows with every change.
     pub(crate) version: u64,
     /// All of it.
-    pub(crate) vips: BTreeSet<SocketAddr>,
+    pub(crate) vips: Arc<BTreeSet<SocketAddr>>,
 }
 
 impl Client {
@@ -117,6 +123,7 @@ impl Client {
         let DeltaDiscoveryResponse { type_url, resources, removed_resources, nonce, .. } = response;
         match type_url.as_str() {
             type_url::VIP => {
+                self.vips_changed = true;
                 self.vips.take(resources, &removed_resources, nonce, |resource, _| {
                     let vip = Vip::try_from(decode::<wire::Vip>(resource, type_url::VIP)?).map_err(|error| error.to_string())?;
                     same_name(&resource.name, &vip.address().to_string())?;
@@ -169,10 +176,13 @@ impl Client {
         self.go_live();
         let needed = self.needed_backends();
         let (subscribe_backends, unsubscribe_backends) = self.backends.follow(needed);
+        let former = Arc::clone(&self.snapshot.vips);
         let snapshot = self.publish();
-        let vips: BTreeSet<SocketAddr> = self.snapshot.vips.keys().copied().collect();
-        if vips != self.asked.vips {
-            self.asked = Intercept { version: self.asked.version + 1, vips };
+        if !Arc::ptr_eq(&former, &self.snapshot.vips) {
+            let vips: BTreeSet<SocketAddr> = self.snapshot.vips.keys().copied().collect();
+            if vips != *self.asked.vips {
+                self.asked = Intercept { version: self.asked.version + 1, vips: Arc::new(vips) };
+            }
         }
         let mut requests = vec![
             subscription(type_url::BACKEND, subscribe_backends, unsubscribe_backends),
@@ -195,16 +205,18 @@ impl Client {
     }
 
     fn wanted_frontends(&mut self) -> BTreeSet<FrontendId> {
-        let all: BTreeSet<FrontendId> = self.vips.held.values().map(|held| held.value.frontend.clone()).collect();
-        let was_lazy = std::mem::replace(&mut self.is_lazy, all.len() > FRONTENDS_EAGER_MAX);
+        if self.vips_changed {
+            self.reachable = self.vips.held.values().map(|held| held.value.frontend.clone()).collect();
+        }
+        let was_lazy = std::mem::replace(&mut self.is_lazy, self.reachable.len() > FRONTENDS_EAGER_MAX);
         if !self.is_lazy {
-            return all;
+            return self.reachable.clone();
         }
         if !was_lazy {
             // Those that are here have not been asked for one by one; they stay as long as they are used.
             self.demanded.extend(self.live.iter().map(|(id, frontend)| (id.clone(), frontend.used_s())));
         }
-        all.into_iter().filter(|id| self.demanded.contains_key(id)).collect()
+        self.demanded.keys().filter(|id| self.reachable.contains(id)).cloned().collect()
     }
 
     fn needed_backends(&self) -> BTreeSet<String> {
@@ -248,6 +260,25 @@ impl Client {
     }
 
     fn publish(&mut self) -> Option<Arc<Snapshot>> {
+        let vips = self.vips_in_force();
+        let frontends: FastMap<FrontendId, Arc<LiveFrontend>> =
+            self.live.iter().map(|(id, frontend)| (id.clone(), Arc::clone(frontend))).collect();
+        let same_frontends = frontends.len() == self.snapshot.frontends.len()
+            && frontends.iter().all(|(id, frontend)| self.snapshot.frontends.get(id).is_some_and(|old| Arc::ptr_eq(old, frontend)));
+        if same_frontends && Arc::ptr_eq(&vips, &self.snapshot.vips) {
+            return None;
+        }
+        self.snapshot = Arc::new(Snapshot { vips, frontends });
+        Some(Arc::clone(&self.snapshot))
+    }
+
+    /// Which frontend is dialled at an address: the very map of the snapshot, if it is the same. A change of routes or endpoints need not cost as
+    /// much as there are VIPs in the mesh.
+    fn vips_in_force(&mut self) -> Arc<HashMap<SocketAddr, FrontendId>> {
+        // Where few frontends are followed a VIP waits for its routes; else it depends on nothing.
+        if !std::mem::take(&mut self.vips_changed) && self.is_lazy {
+            return Arc::clone(&self.snapshot.vips);
+        }
         let is_in_force = |vip: &&Vip| {
             // A VIP that another frontend takes over stays: its new connections wait for the new routes.
             let is_taken_over = self.snapshot.vips.contains_key(&vip.address()) && self.frontends.may_be(&vip.frontend.to_string());
@@ -255,15 +286,7 @@ impl Client {
         };
         let in_force = self.vips.held.values().map(|held| &held.value).filter(is_in_force);
         let vips: HashMap<SocketAddr, FrontendId> = in_force.map(|vip| (vip.address(), vip.frontend.clone())).collect();
-        let frontends: FastMap<FrontendId, Arc<LiveFrontend>> =
-            self.live.iter().map(|(id, frontend)| (id.clone(), Arc::clone(frontend))).collect();
-        let same_frontends = frontends.len() == self.snapshot.frontends.len()
-            && frontends.iter().all(|(id, frontend)| self.snapshot.frontends.get(id).is_some_and(|old| Arc::ptr_eq(old, frontend)));
-        if same_frontends && vips == self.snapshot.vips {
-            return None;
-        }
-        self.snapshot = Arc::new(Snapshot { vips, frontends });
-        Some(Arc::clone(&self.snapshot))
+        if vips == *self.snapshot.vips { Arc::clone(&self.snapshot.vips) } else { Arc::new(vips) }
     }
 }
 

@@ -94,13 +94,19 @@ impl Mesh {
         let mut endpoints: Vec<Value> =
             (0..count).map(|index| json!({"addresses": [address(index)], "conditions": {"ready": true}})).collect();
         if let Some(first) = endpoints.first_mut().filter(|_| change > 0) {
-            first["addresses"] = json!([format!("192.168.{}.{}", change / 256 % 256, change % 256)]);
+            first["addresses"] = json!([Self::changed(change)]);
         }
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": Self::metadata(number, &labels),
             "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}], "endpoints": endpoints,
         });
         ("endpointslices", slice)
+    }
+
+    /// The endpoint that a change brings.
+    pub(crate) fn changed(change: u32) -> Ipv4Addr {
+        let [.., middle, low] = change.to_be_bytes();
+        Ipv4Addr::new(192, 168, middle, low)
     }
 
     /// The route on an import leads to the next import of the same namespace.

@@ -357,10 +357,26 @@ fn above_a_maximum_only_what_is_dialled_is_subscribed_to() {
     client.response(response(1, vec![frontend("s7", &[])], &[]));
     client.step(Confirms::Nobody);
     assert_eq!(client.snapshot.frontends.len(), 1);
+    let vips = Arc::clone(&client.snapshot.vips);
+    client.response(response(2, vec![frontend("s7", &["b"])], &[]));
+    client.step(Confirms::Nobody);
+    client.response(response(3, vec![backend("b", 1)], &[]));
+    assert!(
+        client.step(Confirms::Nobody).snapshot.is_some_and(|snapshot| Arc::ptr_eq(&snapshot.vips, &vips)),
+        "VIPs have nothing to do with it"
+    );
+    client.response(response(4, vec![vip(250, "s7"), vip(251, "s251")], &[]));
+    client.response(removal(5, type_url::VIP, &["10.0.0.9:80"]));
+    let step = client.step(Confirms::Nobody);
+    let (now, wished) = (&client.snapshot.vips, step.intercept.expect("something to intercept"));
+    assert_eq!(now.len(), FRONTENDS_EAGER_MAX + 2);
+    assert_eq!(now.get(&SocketAddr::from(([10, 0, 0, 250], 80))), Some(&FrontendId(service("s7"))));
+    assert!(!now.contains_key(&SocketAddr::from(([10, 0, 0, 9], 80))) && wished.vips.iter().all(|address| now.contains_key(address)));
     client.snapshot.frontends.values().for_each(|frontend| frontend.touch(200));
     client.release(150);
     assert!(client.step(Confirms::Nobody).requests.is_empty(), "used since");
     client.release(300);
     let step = client.step(Confirms::Nobody);
-    assert_eq!(step.requests[0].resource_names_unsubscribe, ["ServiceImport/shop/s7/80"], "idle for too long");
+    let let_go: Vec<&String> = step.requests.iter().flat_map(|request| &request.resource_names_unsubscribe).collect();
+    assert_eq!(let_go, ["ServiceImport/shop/b/80", "ServiceImport/shop/s7/80"], "idle for too long");
 }
