@@ -126,7 +126,7 @@ pub(crate) fn ended_within(child: Child, time: Duration) -> anyhow::Result<Outpu
     let (over, ended) = std::sync::mpsc::channel::<()>();
     let watch = std::thread::spawn(move || {
         if ended.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            // It is waited for below: the pid is still its own.
+            // It is waited for below, so that the pid is still its own; one that has just ended needs no signal.
             let _ = kill(pid, Signal::SIGKILL);
         }
     });

@@ -19,7 +19,7 @@ use proto::type_url;
 use tokio::process::{Child, Command};
 
 use crate::measure::{cpu_ns, rss_kib};
-use crate::stage::nft;
+use crate::stage::{CHAIN, nft};
 use objects::{Mesh, Size};
 use sidecars::{Clock, Sidecars};
 
@@ -223,9 +223,7 @@ async fn sidecar(controller: SocketAddr, mesh: &Mesh, server: &api::Server, dial
     ready(admin).await?;
     println!("a sidecar that has dialled nothing: {}", rss(&sidecar)?);
     let rule = format!("ip daddr {} tcp dport 80 redirect to :{}", Mesh::VIPS, outbound.port());
-    nft(&format!(
-        "add table ip bench\nadd chain ip bench output {{ type nat hook output priority -110; }}\nadd rule ip bench output {rule}\n"
-    ))?;
+    nft(&format!("{CHAIN}add rule ip bench output {rule}\n"))?;
     for number in 0..dialled {
         let vip = Mesh::vip(number);
         let answer = ask(SocketAddr::from((vip, 80)), Version::HTTP_11, &Ask::get("bench", "/nothing")).await?;

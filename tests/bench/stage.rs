@@ -106,7 +106,7 @@ impl Stage {
         let carts = (0..CARTS).map(|number| bed.pod(&format!("west/default/cart-{number}"))).collect::<anyhow::Result<_>>()?;
         let mut stage = Self { running: Vec::new(), bed, client, carts, folder };
         stage.backends()?;
-        stage.nft("add table ip bench\nadd chain ip bench output { type nat hook output priority -110; }\n")?;
+        stage.nft(CHAIN)?;
         stage.tune()?;
         Ok(stage)
     }
@@ -401,6 +401,9 @@ impl Drop for Stage {
         self.end(Signal::SIGKILL);
     }
 }
+
+/// Makes the chain `ip bench output`, in which what is dialled is led elsewhere.
+pub(crate) const CHAIN: &str = "add table ip bench\nadd chain ip bench output { type nat hook output priority -110; }\n";
 
 /// Changes the rules of the network namespace that the calling thread is in.
 pub(crate) fn nft(rules: &str) -> anyhow::Result<()> {

@@ -31,7 +31,7 @@ pub(crate) struct Client {
     vips: Followed<Vip>,
     /// The frontends that VIPs lead to.
     reachable: BTreeSet<FrontendId>,
-    /// Something was said of VIPs since these were listed, and the snapshot's VIPs.
+    /// Something was said of VIPs since `reachable` and the snapshot's VIPs were made.
     vips_changed: bool,
     frontends: Followed<Arc<RouteTable>>,
     backends: Followed<Arc<LiveBackend>>,
